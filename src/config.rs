@@ -1,0 +1,103 @@
+//! Every limit by name with its unit, and how flags, environment and file become one [`Config`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::batch::Durability;
+
+/// What the daemon runs with, after flags, environment, file and defaults were put together.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where lots and journal live.
+    pub data_dir: PathBuf,
+    /// Where to listen, unless a socket was inherited.
+    pub socket: PathBuf,
+    /// Mode of the socket file.
+    pub socket_mode: u32,
+    /// What an acknowledgement promises unless the request says.
+    pub durability: Durability,
+    /// User ids that may connect; with both lists empty everyone may whom the socket's mode lets in.
+    pub allow_users: Vec<u32>,
+    /// Group ids whose members may connect.
+    pub allow_groups: Vec<u32>,
+    /// Limits of the wire.
+    pub limits: Limits,
+    /// The vault's part.
+    pub vault: VaultConfig,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+/// Limits of the wire, section 1 of the contract.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// One request line, without its newline.
+    pub max_line_bytes: usize,
+    /// Items in a batch.
+    pub max_items: usize,
+    /// One context as it is written to a record.
+    pub max_context_bytes: usize,
+    /// One batch as records.
+    pub max_batch_bytes: usize,
+    /// JSON nesting, the request object being level 1.
+    pub max_nesting: usize,
+    /// Requests in flight on one connection.
+    pub max_requests_in_flight: usize,
+    /// Bytes in flight over all connections.
+    pub max_bytes_in_flight: usize,
+    /// Connections.
+    pub max_connections: usize,
+    /// A started line must get [`LINE_PROGRESS_BYTES`] in this time.
+    pub line_timeout: Duration,
+    /// Replies must be read with progress in this time.
+    pub reply_timeout: Duration,
+}
+
+/// What a started line must receive in every `line_timeout`, in bytes.
+pub const LINE_PROGRESS_BYTES: usize = 16 << 10;
+/// An unfinished line up to this many bytes is outside the budget of bytes in flight.
+pub const FREE_LINE_BYTES: usize = 4 << 10;
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_line_bytes: 16 << 20,
+            max_items: 100_000,
+            max_context_bytes: 64 << 10,
+            max_batch_bytes: 256 << 20,
+            max_nesting: 64,
+            max_requests_in_flight: 256,
+            max_bytes_in_flight: 64 << 20,
+            max_connections: 4096,
+            line_timeout: Duration::from_secs(30),
+            reply_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the vault runs with.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// A `written` batch is synced and visible at the latest after this time.
+    pub sync_interval: Duration,
+    /// A checkpoint is made at least this often while there is something to do.
+    pub checkpoint_interval: Duration,
+    /// Size of one journal segment.
+    pub segment_bytes: u64,
+    /// Lot files held open at once.
+    pub max_open_lots: usize,
+    /// Memory for the session table; a full table refuses new sessions.
+    pub session_memory_bytes: usize,
+}
+
+impl Default for VaultConfig {
+    fn default() -> VaultConfig {
+        VaultConfig {
+            sync_interval: Duration::from_secs(1),
+            checkpoint_interval: Duration::from_secs(30),
+            segment_bytes: 32 << 20,
+            max_open_lots: 1024,
+            session_memory_bytes: 256 << 20,
+        }
+    }
+}

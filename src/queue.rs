@@ -1,0 +1,267 @@
+//! The hatch between front and vault: a bounded channel of submissions, each with a ticket that is answered
+//! exactly once, and the budget of bytes in flight. Knows neither sockets nor files.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::batch::{Batch, Code, Outcome, Refusal};
+
+/// Most submissions waiting in the queue.
+pub const QUEUE_SUBMISSIONS: usize = 1024;
+/// Most batches in one group.
+pub const GROUP_BATCHES: usize = 1024;
+/// A group stops growing at this many bytes of normalised text.
+pub const GROUP_BYTES: usize = 8 << 20;
+
+const _: () = assert!(GROUP_BATCHES <= QUEUE_SUBMISSIONS);
+
+/// What the front asks of the vault.
+#[derive(Debug)]
+pub enum Submission {
+    /// Store this batch.
+    Batch(Batch, Ticket),
+    /// Answer when everything accepted before is synced and in the lot files.
+    Sync(Ticket),
+    /// Pause, checkpoint and reopen every lot file (SIGHUP).
+    Reopen(Ticket),
+}
+
+/// Where a connection's answers arrive: filled by the vault, emptied by the connection.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    answers: Mutex<Vec<(u64, Outcome)>>,
+    filled: Notify,
+}
+
+impl Mailbox {
+    /// An empty mailbox.
+    pub fn new() -> Arc<Mailbox> {
+        Arc::default()
+    }
+
+    /// A ticket that puts its answer here under `slot`.
+    pub fn ticket(self: &Arc<Self>, slot: u64) -> Ticket {
+        Ticket { mailbox: Some(self.clone()), slot, taken: false }
+    }
+
+    /// Waits until an answer may have arrived. Cancel safe.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Moves the answers that have arrived to the end of `into`.
+    pub fn collect(&self, into: &mut Vec<(u64, Outcome)>) {
+        into.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn put(&self, slot: u64, outcome: Outcome) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((slot, outcome));
+        self.filled.notify_one();
+    }
+}
+
+/// The right to answer one submission, once. Dropped unanswered it answers by itself: `io_error` before the
+/// batch was handed to the journal, [`Outcome::Unknown`] afterwards.
+#[derive(Debug)]
+pub struct Ticket {
+    mailbox: Option<Arc<Mailbox>>,
+    slot: u64,
+    taken: bool,
+}
+
+impl Ticket {
+    /// A ticket whose answer nobody reads.
+    pub fn unread() -> Ticket {
+        Ticket { mailbox: None, slot: 0, taken: false }
+    }
+
+    /// From here on the batch's bytes may be in the journal: nobody may say that it was not stored.
+    pub fn take(&mut self) {
+        self.taken = true;
+    }
+
+    /// Answers the submission.
+    pub fn answer(mut self, outcome: Outcome) {
+        if let Some(mailbox) = self.mailbox.take() {
+            mailbox.put(self.slot, outcome);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.mailbox.take() {
+            let outcome = if self.taken {
+                Outcome::Unknown
+            } else {
+                Outcome::Refused(Refusal::new(
+                    Code::IoError,
+                    "the daemon met an I/O error before it took this request, stores nothing more and exits: send it again to its successor",
+                ))
+            };
+            mailbox.put(self.slot, outcome);
+        }
+    }
+}
+
+/// The front's end of the queue. The queue closes when all of them are dropped.
+#[derive(Clone, Debug)]
+pub struct Sender(flume::Sender<Submission>);
+
+impl Sender {
+    /// Puts a submission into the queue, waiting for room.
+    ///
+    /// # Errors
+    /// Gives the submission back when the vault is gone.
+    pub async fn send(&self, submission: Submission) -> Result<(), Submission> {
+        self.0.send_async(submission).await.map_err(|e| e.0)
+    }
+
+    /// Puts a submission into the queue if there is room now; gives it back otherwise.
+    ///
+    /// # Errors
+    /// The submission, when the queue is full or the vault is gone.
+    pub fn try_send(&self, submission: Submission) -> Result<(), Submission> {
+        self.0.try_send(submission).map_err(|e| match e {
+            flume::TrySendError::Full(s) | flume::TrySendError::Disconnected(s) => s,
+        })
+    }
+}
+
+/// The vault's end of the queue.
+#[derive(Debug)]
+pub struct Receiver(flume::Receiver<Submission>);
+
+/// What waiting for a group brought.
+#[derive(Debug)]
+pub enum Next {
+    /// At least one submission, in the order of arrival.
+    Group(Vec<Submission>),
+    /// The deadline passed first.
+    Deadline,
+    /// Every sender is gone and the queue is empty.
+    Closed,
+}
+
+impl Receiver {
+    /// Takes one submission, waiting until `deadline` (for ever without one), then all that wait, up to
+    /// [`GROUP_BATCHES`] and [`GROUP_BYTES`]. Never waits for company.
+    pub fn next_group(&self, deadline: Option<Instant>) -> Next {
+        let first = match deadline {
+            None => self.0.recv().map_err(|_| Next::Closed),
+            Some(at) => self.0.recv_deadline(at).map_err(|e| match e {
+                flume::RecvTimeoutError::Timeout => Next::Deadline,
+                flume::RecvTimeoutError::Disconnected => Next::Closed,
+            }),
+        };
+        let first = match first {
+            Ok(first) => first,
+            Err(next) => return next,
+        };
+        let mut bytes = first.text_bytes();
+        let mut group = vec![first];
+        while group.len() < GROUP_BATCHES && bytes < GROUP_BYTES {
+            let Ok(more) = self.0.try_recv() else { break };
+            bytes += more.text_bytes();
+            group.push(more);
+        }
+        Next::Group(group)
+    }
+}
+
+impl Submission {
+    fn text_bytes(&self) -> usize {
+        match self {
+            Submission::Batch(batch, _) => batch.body.items.len() + batch.body.suffix.len(),
+            Submission::Sync(_) | Submission::Reopen(_) => 0,
+        }
+    }
+}
+
+/// A new queue.
+pub fn queue() -> (Sender, Receiver) {
+    let (sender, receiver) = flume::bounded(QUEUE_SUBMISSIONS);
+    (Sender(sender), Receiver(receiver))
+}
+
+/// The budget of bytes in flight over all connections: a counter with a limit and a bell.
+#[derive(Debug)]
+pub struct Budget {
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
+    freed: Notify,
+}
+
+impl Budget {
+    /// A budget of `limit_bytes`.
+    pub fn new(limit_bytes: usize) -> Arc<Budget> {
+        Arc::new(Budget { limit_bytes, used_bytes: AtomicUsize::new(0), freed: Notify::new() })
+    }
+
+    /// Bytes in use now.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The limit.
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
+    /// Takes `bytes` if they fit under the limit less `keep_free`.
+    pub fn try_take(self: &Arc<Self>, bytes: usize, keep_free: usize) -> Option<Share> {
+        let roof = self.limit_bytes.saturating_sub(keep_free);
+        self.used_bytes
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= roof)
+            })
+            .ok()?;
+        Some(Share { budget: self.clone(), bytes })
+    }
+
+    /// Takes `bytes` whatever the limit says: for the one connection that may always finish its line, and
+    /// for the growth of a line as it is normalised.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Share {
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Share { budget: self.clone(), bytes }
+    }
+
+    /// Waits until bytes have been given back, at most `patience`. Check again afterwards, either way.
+    pub async fn freed(&self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.freed.notified()).await;
+    }
+}
+
+/// Bytes taken from a [`Budget`]; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Share {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives back all but `bytes`; grows, whatever the limit says, if it holds less.
+    pub fn resize(&mut self, bytes: usize) {
+        if bytes < self.bytes {
+            self.budget.used_bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.budget.freed.notify_waiters();
+        } else {
+            self.budget.used_bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
