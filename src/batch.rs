@@ -303,7 +303,8 @@ mod tests {
 
     #[test]
     fn stems_are_reversible_and_cannot_leave_the_directory() {
-        for id in ["A", "TEST_LOT_001", "estate/Nord Ø", "..", ".", ".hidden", "a.b", "100%", "x\0y", "日本"] {
+        for id in ["A", "TEST_LOT_001", "estate/Nord Ø", "..", ".", ".hidden", "a.b", "100%", "x\0y", "日本"]
+        {
             let stem = encode_stem(id);
             assert_eq!(decode_stem(&stem).as_deref(), Some(id), "{stem}");
             assert!(!stem.contains('/') && !stem.starts_with('.'), "{stem}");

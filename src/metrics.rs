@@ -136,8 +136,12 @@ impl Quantiles {
     pub fn read(&self, now: Instant) -> Reading {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         windows.turn(now);
-        let counts: Vec<u64> =
-            windows.now.iter().zip(windows.before.iter()).map(|(a, b)| u64::from(*a) + u64::from(*b)).collect();
+        let counts: Vec<u64> = windows
+            .now
+            .iter()
+            .zip(windows.before.iter())
+            .map(|(a, b)| u64::from(*a) + u64::from(*b))
+            .collect();
         let total: u64 = counts.iter().sum();
         if total == 0 {
             return Reading::default();
@@ -177,7 +181,8 @@ impl Windows {
 /// The bucket of a duration of at least one microsecond.
 fn bucket(micros: u64) -> usize {
     let power = micros.ilog2() as usize;
-    let step = if power >= 3 { (micros >> (power - 3)) as usize & 7 } else { (micros << (3 - power)) as usize & 7 };
+    let step =
+        if power >= 3 { (micros >> (power - 3)) as usize & 7 } else { (micros << (3 - power)) as usize & 7 };
     (power * STEPS + step).min(STEPS * POWERS - 1)
 }
 

@@ -1,0 +1,324 @@
+//! Reading the journal back: scan its segments (never writing), then decide what they mean. The decision is
+//! a pure function of the scan. Used by recovery and by `lotlog verify`, also while a daemon runs.
+
+use crate::frame::{
+    self, Content, Frame, HEADER_BYTES, Header, HeaderCheck, Position, segment_name, segment_number,
+};
+use crate::storage::{Dir, How, Storage, StorageError};
+
+/// Valid frames one after the other, without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Offset of its first frame.
+    pub start: u64,
+    /// Offset behind its last frame.
+    pub end: u64,
+    /// Whether its last frame closes the segment.
+    pub closed: bool,
+}
+
+/// A checkpoint's end frame, found in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Its identity.
+    pub id: u128,
+    /// Where its begin frame stands.
+    pub begin: Position,
+    /// Where its end frame ends.
+    pub end: Position,
+}
+
+/// What a scan saw in one segment.
+#[derive(Clone, Debug)]
+pub struct Scanned {
+    /// Its number, by its name.
+    pub number: u64,
+    /// Its header.
+    pub header: HeaderCheck,
+    /// Its runs of valid frames, in order.
+    pub runs: Vec<Run>,
+    /// Its checkpoint end frames, in order.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The furthest synced position that any of its valid frames names.
+    pub claim: Position,
+    /// Number of its valid batch frames.
+    pub batches: u64,
+    /// Where its bytes end that are not zero.
+    pub used_end: u64,
+}
+
+/// What recovery has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// There is nothing: begin the first chain.
+    Fresh,
+    /// Redo from the checkpoint up to the hole.
+    Redo {
+        /// The newest checkpoint that counts.
+        checkpoint: Checkpoint,
+        /// The first place without a valid frame.
+        hole: Position,
+        /// Bytes of a torn tail behind the hole, which were never promised to anybody.
+        torn_bytes: u64,
+    },
+    /// Committed data is damaged, or may be.
+    Damaged {
+        /// Where.
+        at: Position,
+        /// What was found, and what that means.
+        why: String,
+    },
+    /// A later version wrote this.
+    Newer {
+        /// The segment.
+        number: u64,
+        /// Its format version.
+        version: u32,
+    },
+}
+
+/// Numbers of the journal's segments, in order.
+///
+/// # Errors
+/// Of the storage.
+pub fn segments(storage: &Storage) -> Result<Vec<u64>, StorageError> {
+    let mut numbers: Vec<u64> =
+        storage.list(Dir::Journal)?.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Reads a whole segment.
+///
+/// # Errors
+/// Of the storage.
+pub fn read_segment(storage: &Storage, number: u64) -> Result<Vec<u8>, StorageError> {
+    let file = storage.open(Dir::Journal, &segment_name(number), How::Read)?;
+    let bytes = usize::try_from(file.stat()?.bytes).unwrap_or(usize::MAX);
+    let mut content = vec![0; bytes];
+    let got = file.read_full(0, &mut content)?;
+    content.truncate(got);
+    Ok(content)
+}
+
+/// Scans one segment's bytes, calling `each` on every valid frame.
+pub fn scan(number: u64, bytes: &[u8], mut each: impl FnMut(Position, &Frame<'_>)) -> Scanned {
+    let header = Header::decode(bytes);
+    let mut seen = Scanned {
+        number,
+        header,
+        runs: Vec::new(),
+        checkpoints: Vec::new(),
+        claim: Position::NONE,
+        batches: 0,
+        used_end: bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at as u64 + 1),
+    };
+    let HeaderCheck::Valid(Header { number: own, uuid, .. }) = header else { return seen };
+    if own != number {
+        seen.header = HeaderCheck::Invalid;
+        return seen;
+    }
+    let used = usize::try_from(seen.used_end).unwrap_or(usize::MAX).min(bytes.len());
+    let mut at = HEADER_BYTES as usize;
+    let mut run: Option<Run> = None;
+    while at < used {
+        let Some((frame, length)) = frame::decode(&bytes[at..], uuid) else {
+            seen.runs.extend(run.take());
+            at += frame::ALIGN;
+            continue;
+        };
+        let place = Position { segment: number, offset: at as u64 };
+        let end = (at + length) as u64;
+        let current = run.get_or_insert(Run { start: at as u64, end, closed: false });
+        current.end = end;
+        seen.claim = seen.claim.max(frame.synced);
+        match &frame.content {
+            Content::Batch(_) => seen.batches += 1,
+            Content::EndOfSegment => current.closed = true,
+            Content::CheckpointEnd { id, begin } => seen.checkpoints.push(Checkpoint {
+                id: *id,
+                begin: *begin,
+                end: Position { segment: number, offset: end },
+            }),
+            _ => {}
+        }
+        each(place, &frame);
+        at += length;
+        if matches!(frame.content, Content::EndOfSegment) {
+            // Nothing is ever written behind it.
+            break;
+        }
+    }
+    seen.runs.extend(run);
+    seen
+}
+
+/// Decides what a journal means. `segments` in order of their numbers; `lots_exist`: whether any lot file does.
+pub fn decide(segments: &[Scanned], lots_exist: bool) -> Decision {
+    let newer = |s: &Scanned| match s.header {
+        HeaderCheck::Newer(version) => Some(Decision::Newer { number: s.number, version }),
+        _ => None,
+    };
+    if let Some(newer) = segments.iter().find_map(newer) {
+        return newer;
+    }
+    let mut checkpoints: Vec<&Checkpoint> = segments.iter().flat_map(|s| &s.checkpoints).collect();
+    checkpoints.sort_by_key(|c| std::cmp::Reverse(c.end));
+    let Some(checkpoint) = checkpoints.into_iter().find(|c| counts(segments, c)) else {
+        return without_checkpoint(segments, lots_exist);
+    };
+    // Follow the chain from the checkpoint to the first place without a valid frame.
+    let mut at = checkpoint.begin;
+    let mut claim = Position::NONE;
+    let mut hole = None;
+    let mut rest = segments.iter().filter(|s| s.number >= checkpoint.begin.segment).peekable();
+    let mut torn_bytes = 0;
+    while let Some(segment) = rest.next() {
+        claim = claim.max(segment.claim);
+        let run = run_at(segment, at.offset);
+        if hole.is_none() && run.is_none_or(|run| !run.closed) {
+            let offset = run.map_or(at.offset, |run| run.end);
+            hole = Some(Position { segment: segment.number, offset });
+            torn_bytes += segment.used_end.saturating_sub(offset);
+        } else if hole.is_some() {
+            torn_bytes += segment.used_end.saturating_sub(HEADER_BYTES);
+        }
+        let Some(next) = rest.peek() else {
+            let end = run.map_or(at.offset, |run| run.end);
+            hole.get_or_insert(Position { segment: segment.number, offset: end });
+            break;
+        };
+        at = Position { segment: next.number, offset: HEADER_BYTES };
+        match link(segment, next) {
+            Link::Follows => {}
+            Link::NewChain => {
+                hole.get_or_insert(Position { segment: segment.number, offset: segment.used_end });
+                break;
+            }
+            Link::Broken(why) => {
+                return Decision::Damaged { at: Position { segment: next.number, offset: 0 }, why };
+            }
+        }
+    }
+    // The loop ran at least once: the checkpoint stands in one of the segments.
+    let hole = hole.unwrap_or(checkpoint.end);
+    if claim > hole {
+        let why = format!(
+            "no valid frame stands here, but everything before {claim} was synced and acknowledged: committed batches are damaged"
+        );
+        return Decision::Damaged { at: hole, why };
+    }
+    // What is left belongs to a chain that a recovery had begun; it counts only once its checkpoint does.
+    for segment in rest {
+        if segment.claim > Position::NONE || segment.header == HeaderCheck::Invalid {
+            let at = Position { segment: segment.number, offset: segment.runs.first().map_or(0, |r| r.end) };
+            let why = "a later chain was in use, but its first checkpoint is damaged".to_owned();
+            return Decision::Damaged { at, why };
+        }
+    }
+    Decision::Redo { checkpoint: *checkpoint, hole, torn_bytes }
+}
+
+/// Whether every frame from the checkpoint's begin to its end is valid.
+fn counts(segments: &[Scanned], checkpoint: &Checkpoint) -> bool {
+    let Some(first) = segments.iter().position(|s| s.number == checkpoint.begin.segment) else {
+        return false;
+    };
+    let mut offset = checkpoint.begin.offset;
+    for (at, segment) in segments.iter().enumerate().skip(first) {
+        if at > first && !matches!(link(&segments[at - 1], segment), Link::Follows) {
+            return false;
+        }
+        let Some(run) = run_at(segment, offset) else { return false };
+        if segment.number == checkpoint.end.segment {
+            return run.end >= checkpoint.end.offset;
+        }
+        if !run.closed {
+            return false;
+        }
+        offset = HEADER_BYTES;
+    }
+    false
+}
+
+fn run_at(segment: &Scanned, offset: u64) -> Option<Run> {
+    segment.runs.iter().copied().find(|run| run.start <= offset && offset < run.end)
+}
+
+enum Link {
+    Follows,
+    NewChain,
+    Broken(String),
+}
+
+fn link(one: &Scanned, next: &Scanned) -> Link {
+    let (HeaderCheck::Valid(one), HeaderCheck::Valid(next_header)) = (one.header, next.header) else {
+        return Link::Broken("the segment's header is damaged".to_owned());
+    };
+    if next_header.previous == 0 {
+        Link::NewChain
+    } else if next.number != one.number + 1 {
+        Link::Broken(format!("segment {} before it is missing", segment_name(next.number - 1)))
+    } else if next_header.previous != one.uuid {
+        Link::Broken(format!("the segment does not follow {}", segment_name(one.number)))
+    } else {
+        Link::Follows
+    }
+}
+
+fn without_checkpoint(segments: &[Scanned], lots_exist: bool) -> Decision {
+    let damaged = segments.iter().find(|s| s.header == HeaderCheck::Invalid);
+    if let Some(segment) = damaged {
+        let at = Position { segment: segment.number, offset: 0 };
+        return Decision::Damaged {
+            at,
+            why: "the segment's header is damaged, and no checkpoint counts".to_owned(),
+        };
+    }
+    let used = segments.iter().find(|s| s.batches > 0 || s.claim > Position::NONE);
+    if used.is_none() && !lots_exist {
+        return Decision::Fresh;
+    }
+    let first = segments.first();
+    let at = Position {
+        segment: first.map_or(1, |s| s.number),
+        offset: first.map_or(0, |s| s.runs.first().map_or(HEADER_BYTES, |run| run.end)),
+    };
+    let why = if segments.is_empty() {
+        "there are lot files, but no journal: it says which batches they must hold and which sessions stored them"
+    } else {
+        "the journal has no checkpoint that counts, so nobody knows which of its batches are in the lot files"
+    };
+    Decision::Damaged { at, why: why.to_owned() }
+}
+
+/// Calls `each` on every frame from `from` up to `hole`, reading one segment at a time.
+///
+/// # Errors
+/// Of the storage, or of `each`.
+pub fn replay<E: From<StorageError>>(
+    storage: &Storage,
+    from: Position,
+    hole: Position,
+    mut each: impl FnMut(Position, &Frame<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    for number in from.segment..=hole.segment {
+        let bytes = read_segment(storage, number)?;
+        let HeaderCheck::Valid(header) = Header::decode(&bytes) else { return Ok(()) };
+        let mut at = if number == from.segment { from.offset } else { HEADER_BYTES };
+        while number < hole.segment || at < hole.offset {
+            let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+            let Some((frame, length)) = frame::decode(rest, header.uuid) else {
+                let source = std::io::Error::other("a frame that was valid a moment ago no longer is");
+                let what = format!("second read of {}", Position { segment: number, offset: at });
+                return Err(StorageError { what, source }.into());
+            };
+            each(Position { segment: number, offset: at }, &frame)?;
+            if matches!(frame.content, Content::EndOfSegment) {
+                break;
+            }
+            at += length as u64;
+        }
+    }
+    Ok(())
+}

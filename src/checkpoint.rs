@@ -1,0 +1,235 @@
+//! Checkpoints: the moment from which redo starts is moved forward, step by step between the groups, so that
+//! the journal can be trimmed. Part of the vault; knows no sockets.
+//!
+//! The order: everything staged is committed; the begin frame fixes the redo point (the next lsn), copies of
+//! pending batches and the session table follow in frames; meanwhile every lot file with unsynced bytes is
+//! synced in the background; only then the end frame is written and synced, and older segments are removed.
+
+use std::time::{Duration, Instant};
+
+use crate::background::{Done, Job, Lane};
+use crate::config::VaultConfig;
+use crate::frame::{Content, PROLOGUE_BYTES, Position};
+use crate::journal::For;
+use crate::writer::{Now, Vault, VaultError};
+
+/// A checkpoint is made when the journal holds this many segments.
+pub const SEGMENTS_PER_CHECKPOINT: usize = 8;
+/// No group is taken while the journal holds this many segments and a checkpoint is under way.
+pub const SEGMENTS_BACK_PRESSURE: usize = 16;
+const _: () = assert!(SEGMENTS_PER_CHECKPOINT < SEGMENTS_BACK_PRESSURE);
+/// Sessions in one frame of a checkpoint.
+const SESSIONS_PER_FRAME: usize = 1024;
+/// Most bytes of such a frame: each row is at most 124 bytes.
+const SESSIONS_FRAME_BYTES: u64 = (PROLOGUE_BYTES + 16 + SESSIONS_PER_FRAME * 124 + 8) as u64;
+const _: () = assert!(SESSIONS_FRAME_BYTES < (1 << 20) / 4, "fits the smallest segment");
+/// Bytes of a begin or an end frame, rounded up.
+const SMALL_FRAME_BYTES: u64 = 128;
+/// How often a checkpoint under way is looked after.
+const STEP_INTERVAL: Duration = Duration::from_millis(20);
+/// Lots remembered without an open file: more than these want a checkpoint, so that they can be forgotten.
+const REMEMBERED_LOTS: usize = 200_000;
+/// After a checkpoint found no room in the journal it is tried again this much later.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// The state of checkpoints.
+#[derive(Debug)]
+pub struct Checkpointing {
+    lane: Lane,
+    under_way: Option<UnderWay>,
+    last_end: Instant,
+    not_before: Instant,
+    /// Batches below this lsn are covered by the last checkpoint.
+    covered_lsn: u64,
+    /// Running time at `started`, in seconds.
+    running_before: u64,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    id: u128,
+    begin: Position,
+    next_lsn: u64,
+    /// The next session row to write; `None` when all are.
+    cursor: Option<usize>,
+    lots_synced: bool,
+}
+
+impl Checkpointing {
+    /// No checkpoint under way; `running_seconds` is the daemon's running time before this start.
+    pub fn new(lane: Lane, covered_lsn: u64, running_seconds: u64, now: Instant) -> Checkpointing {
+        Checkpointing {
+            lane,
+            under_way: None,
+            last_end: now,
+            not_before: now,
+            covered_lsn,
+            running_before: running_seconds,
+            started: now,
+        }
+    }
+
+    /// The daemon's running time in seconds, over all its lives.
+    pub fn running_seconds(&self, now: Instant) -> u64 {
+        self.running_before + now.saturating_duration_since(self.started).as_secs()
+    }
+
+    fn due_at(&self, config: &VaultConfig, next_lsn: u64) -> Option<Instant> {
+        (next_lsn > self.covered_lsn)
+            .then(|| (self.last_end + config.checkpoint_interval).max(self.not_before))
+    }
+}
+
+impl Vault {
+    pub(crate) fn checkpoint_deadline(&self, now: Instant) -> Option<Instant> {
+        match &self.checkpointing.under_way {
+            Some(under_way) if under_way.cursor.is_some() => Some(now),
+            Some(_) => Some(now + STEP_INTERVAL),
+            None => self.checkpointing.due_at(&self.config, self.next_lsn),
+        }
+    }
+
+    fn checkpoint_is_due(&self, now: Instant) -> bool {
+        let crowded = self.journal.held_segments() >= SEGMENTS_PER_CHECKPOINT
+            || self.lots.wants_checkpoint()
+            || self.lots.remembered() > REMEMBERED_LOTS;
+        let due = self.checkpointing.due_at(&self.config, self.next_lsn);
+        now >= self.checkpointing.not_before && due.is_some_and(|at| now >= at || crowded)
+    }
+
+    /// Begins a checkpoint if one is due, or takes the one under way a step further.
+    pub(crate) fn step_checkpoint(&mut self, now: Now) -> Result<(), VaultError> {
+        if self.checkpointing.under_way.is_none() {
+            if !self.checkpoint_is_due(now.mono) {
+                return Ok(());
+            }
+            return self.begin_checkpoint(now);
+        }
+        while let Some(done) = self.checkpointing.lane.poll() {
+            self.checkpoint_heard(done)?;
+        }
+        self.advance_checkpoint(now)
+    }
+
+    fn checkpoint_heard(&mut self, done: Done) -> Result<(), VaultError> {
+        match done {
+            Done::LotsSynced => {
+                if let Some(under_way) = &mut self.checkpointing.under_way {
+                    under_way.lots_synced = true;
+                }
+                Ok(())
+            }
+            Done::Failed(error) => Err(error.into()),
+            Done::Prepared(_) | Done::NotPrepared(_) | Done::Trimmed => Ok(()),
+        }
+    }
+
+    fn begin_checkpoint(&mut self, now: Now) -> Result<(), VaultError> {
+        self.commit(now)?;
+        if !self.room_for_checkpoint(SMALL_FRAME_BYTES, now)? {
+            return Ok(());
+        }
+        let id = uuid::Uuid::new_v4().as_u128();
+        let begin = Content::CheckpointBegin {
+            id,
+            next_lsn: self.next_lsn,
+            stamp_micros: self.stamp_micros,
+            running_seconds: self.checkpointing.running_seconds(now.mono),
+        };
+        let begin = self.journal.push(0, begin, SMALL_FRAME_BYTES)?;
+        for pending in &self.pending {
+            let stem = pending.staged.batch.lot.stem();
+            let bytes = pending.staged.frame_bytes(stem);
+            if !self.journal.reserve(bytes, For::Checkpoint, now.mono)? {
+                // Without its end frame what was written of it means nothing.
+                self.checkpointing.not_before = now.mono + ROOM_RETRY;
+                return Ok(());
+            }
+            let copy = Content::Pending { id, batch: pending.staged.frame(stem) };
+            self.journal.push(pending.staged.lsn, copy, bytes)?;
+        }
+        self.journal.flush()?;
+        let (files, names) = self.lots.take_dirty();
+        let lots_synced = files.is_empty() && !names;
+        if !lots_synced {
+            self.checkpointing.lane.submit(Job::SyncLots { files, names, marked: false });
+        }
+        let next_lsn = self.next_lsn;
+        self.checkpointing.under_way = Some(UnderWay { id, begin, next_lsn, cursor: Some(0), lots_synced });
+        Ok(())
+    }
+
+    fn room_for_checkpoint(&mut self, bytes: u64, now: Now) -> Result<bool, VaultError> {
+        let room = self.journal.reserve(bytes, For::Checkpoint, now.mono)?;
+        if !room {
+            tracing::warn!("a checkpoint waits for room in the journal");
+            self.checkpointing.not_before = now.mono + ROOM_RETRY;
+        }
+        Ok(room)
+    }
+
+    /// Writes the next part of the session table, or the end.
+    fn advance_checkpoint(&mut self, now: Now) -> Result<(), VaultError> {
+        let Some(under_way) = &self.checkpointing.under_way else { return Ok(()) };
+        let (id, begin, next_lsn) = (under_way.id, under_way.begin, under_way.next_lsn);
+        let running = self.checkpointing.running_seconds(now.mono);
+        if let Some(cursor) = under_way.cursor {
+            if !self.room_for_checkpoint(SESSIONS_FRAME_BYTES, now)? {
+                return Ok(());
+            }
+            let (rows, next) = self.sessions.rows(cursor, SESSIONS_PER_FRAME, running);
+            if !rows.is_empty() {
+                self.journal.push(0, Content::Sessions { id, rows }, SESSIONS_FRAME_BYTES)?;
+                self.journal.flush()?;
+            }
+            if let Some(under_way) = &mut self.checkpointing.under_way {
+                under_way.cursor = next;
+            }
+            return Ok(());
+        }
+        if !under_way.lots_synced || !self.room_for_checkpoint(SMALL_FRAME_BYTES, now)? {
+            return Ok(());
+        }
+        // Frames of batches staged meanwhile go out with it: the end frame vouches for them.
+        self.journal.push(0, Content::CheckpointEnd { id, begin }, SMALL_FRAME_BYTES)?;
+        self.commit(now)?;
+        self.checkpointing.under_way = None;
+        self.checkpointing.last_end = now.mono;
+        self.checkpointing.covered_lsn = next_lsn;
+        self.journal.trim(begin.segment);
+        self.lots.prune();
+        Ok(())
+    }
+
+    /// Makes a whole checkpoint now, after the one under way; waits for the background.
+    pub(crate) fn checkpoint_now(&mut self, now: Now) -> Result<(), VaultError> {
+        self.finish_checkpoint(now)?;
+        loop {
+            self.begin_checkpoint(now)?;
+            if self.checkpointing.under_way.is_some() {
+                break;
+            }
+            // Batches leave a spare segment to checkpoints, so this is rare; the drain deadline bounds it.
+            std::thread::sleep(STEP_INTERVAL);
+        }
+        self.finish_checkpoint(now)
+    }
+
+    fn finish_checkpoint(&mut self, now: Now) -> Result<(), VaultError> {
+        while let Some(under_way) = &self.checkpointing.under_way {
+            if under_way.cursor.is_none() && !under_way.lots_synced {
+                let done = self.checkpointing.lane.wait();
+                self.checkpoint_heard(done)?;
+            }
+            let before = self.checkpointing.under_way.as_ref().map(|u| (u.cursor, u.lots_synced));
+            self.advance_checkpoint(now)?;
+            let after = self.checkpointing.under_way.as_ref().map(|u| (u.cursor, u.lots_synced));
+            if after.is_some() && before == after {
+                std::thread::sleep(STEP_INTERVAL);
+                self.journal.tend(Instant::now())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,254 @@
+//! The real disk: Linux calls beneath one directory handle. The only user of the file system in the vault.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+
+use crate::storage::{Dir, Disk, DiskFile, How, Stat};
+
+/// Mode of every file under DATA, whatever the umask.
+const FILE_MODE: u32 = 0o640;
+/// Mode of every directory under DATA, whatever the umask.
+const DIR_MODE: u32 = 0o750;
+
+/// DATA on a real disk, held by this process.
+#[derive(Debug)]
+pub struct RealDisk {
+    data: OwnedFd,
+    lots: OwnedFd,
+    journal: OwnedFd,
+    quarantine: OwnedFd,
+    /// Holds the lock for as long as it is open.
+    _lock: Option<fs::File>,
+}
+
+/// Why DATA could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// Another daemon has it.
+    #[error(
+        "{path} is held by another lotlogd (pid {pid}): stop that one first, or give this one its own --data-dir"
+    )]
+    Held {
+        /// DATA.
+        path: PathBuf,
+        /// What the lock file says, `unknown` where it says nothing.
+        pid: String,
+    },
+    /// The system refused.
+    #[error(
+        "{path} cannot be used as the data directory: {source}; make it a directory that this user may write"
+    )]
+    Io {
+        /// The path at fault.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RealDisk {
+    /// Makes DATA with its directories where they are missing, durable with their new parents, and locks it.
+    ///
+    /// # Errors
+    /// [`TakeError`].
+    pub fn take(path: &Path) -> Result<RealDisk, TakeError> {
+        let io_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TakeError::Io { path, source }
+        };
+        make_dirs(path).map_err(io_error(path))?;
+        let lock_path = path.join("lock");
+        let lock = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(io_error(&lock_path))?;
+        if let Err(e) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if e == rustix::io::Errno::WOULDBLOCK {
+                let pid = fs::read_to_string(&lock_path).unwrap_or_default();
+                let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_owned();
+                return Err(TakeError::Held { path: path.to_owned(), pid });
+            }
+            return Err(io_error(&lock_path)(e.into()));
+        }
+        // The pid is a courtesy for the message above; the lock is what counts.
+        let _ = lock.set_permissions(fs::Permissions::from_mode(FILE_MODE));
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
+        for name in ["lots", "journal", "quarantine"] {
+            make_dirs(&path.join(name)).map_err(io_error(&path.join(name)))?;
+        }
+        let mut disk = RealDisk::look(path)?;
+        disk._lock = Some(lock);
+        Ok(disk)
+    }
+
+    /// Opens DATA without taking it, to read: `lots` and `journal` must exist.
+    ///
+    /// # Errors
+    /// [`TakeError::Io`].
+    pub fn look(path: &Path) -> Result<RealDisk, TakeError> {
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|e| TakeError::Io { path: path.to_owned(), source: e.into() })
+        };
+        let data = open(path)?;
+        let quarantine = open(&path.join("quarantine")).or_else(|_| open(path))?;
+        Ok(RealDisk {
+            data,
+            lots: open(&path.join("lots"))?,
+            journal: open(&path.join("journal"))?,
+            quarantine,
+            _lock: None,
+        })
+    }
+
+    fn dir(&self, dir: Dir) -> &OwnedFd {
+        match dir {
+            Dir::Data => &self.data,
+            Dir::Lots => &self.lots,
+            Dir::Journal => &self.journal,
+            Dir::Quarantine => &self.quarantine,
+        }
+    }
+}
+
+/// Makes a directory and its missing parents, each synced into its own parent.
+fn make_dirs(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_dirs(parent)?;
+    match fs::DirBuilder::new().mode(DIR_MODE).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        Err(_) => {}
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(DIR_MODE))?,
+    }
+    fs::File::open(parent)?.sync_all()
+}
+
+impl Disk for RealDisk {
+    fn open(&self, dir: Dir, name: &str, how: How) -> io::Result<Box<dyn DiskFile>> {
+        let base = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags = base
+            | match how {
+                How::Read => OFlags::RDONLY,
+                How::Append => OFlags::RDWR | OFlags::APPEND,
+                How::CreateAppend => OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL,
+                How::Write => OFlags::RDWR | OFlags::CREATE,
+                How::Replace => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC,
+            };
+        let fd = rustix::fs::openat(self.dir(dir), name, flags, Mode::from_raw_mode(FILE_MODE))?;
+        let file = fs::File::from(fd);
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        if matches!(how, How::CreateAppend | How::Write | How::Replace) && meta.mode() & 0o777 != FILE_MODE {
+            file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
+        }
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(self.dir(dir), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat_of(&stat))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn list(&self, dir: Dir) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(self.dir(dir))? {
+            let entry = entry?;
+            // A name that is not UTF-8 is nobody's lot and no segment.
+            if let Ok(name) = entry.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> io::Result<()> {
+        let dir = self.dir(dir);
+        if replace {
+            return Ok(rustix::fs::renameat(dir, from, dir, to)?);
+        }
+        Ok(rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)?)
+    }
+
+    fn unlink(&self, dir: Dir, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(self.dir(dir), name, AtFlags::empty())?)
+    }
+
+    fn sync_dir(&self, dir: Dir) -> io::Result<()> {
+        Ok(rustix::fs::fsync(self.dir(dir))?)
+    }
+
+    fn free_bytes(&self, dir: Dir) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(self.dir(dir))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn boot_id(&self) -> String {
+        // Without /proc every start counts as a new boot: the marker then means nothing, as after a reboot.
+        match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+            Ok(id) => id.trim().to_owned(),
+            Err(_) => uuid::Uuid::new_v4().to_string(),
+        }
+    }
+}
+
+fn stat_of(stat: &rustix::fs::Stat) -> Stat {
+    Stat {
+        bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        id: (stat.st_dev, stat.st_ino),
+        links: stat.st_nlink as u64,
+        regular: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+    }
+}
+
+struct RealFile(fs::File);
+
+impl DiskFile for RealFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(into, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(self.0.as_fd(), FallocateFlags::empty(), 0, bytes)?)
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(stat_of(&rustix::fs::fstat(self.0.as_fd())?))
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(self.0.as_fd(), 0, None, Advice::DontNeed)?)
+    }
+}

@@ -1,0 +1,302 @@
+//! The journal while the daemon runs: frames are buffered, appended to the current segment and synced;
+//! segments turn; old ones are trimmed. Knows frames, not what they mean; `chain` reads them back.
+//!
+//! Invariants:
+//! 1. A frame never spans segments; a segment that is left ends with an end-of-segment frame, synced before
+//!    the next one takes a frame.
+//! 2. A segment takes its first frame only after its header, its full length and its name are durable.
+//! 3. `synced` names a place before which everything is durable: it is read before `fdatasync` is called and
+//!    believed after it returned.
+//! 4. Batches leave one spare segment untouched: a checkpoint or a recovery always has room.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::background::{Done, Job, Lane, Segment, prepare_segment};
+use crate::frame::{self, Content, END_BYTES, Frame, HEADER_BYTES, Header, Position};
+use crate::storage::{Storage, StorageError};
+
+/// Spare segments kept ready.
+pub const SPARE_SEGMENTS: usize = 2;
+/// How long after a segment could not be prepared it is tried again.
+const PREPARE_RETRY: Duration = Duration::from_millis(250);
+/// A buffer that grew beyond this for one large batch is given back.
+const BUFFER_BYTES: usize = 16 << 20;
+
+/// Who asks for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// A batch: leaves one spare.
+    Batch,
+    /// A checkpoint: may take any.
+    Checkpoint,
+}
+
+/// The writing end of the journal.
+#[derive(Debug)]
+pub struct Journal {
+    storage: StorageRef,
+    lane: Lane,
+    segment: Segment,
+    /// Where the next byte of the segment goes.
+    end: u64,
+    /// Frames not yet handed to the kernel.
+    buffer: Vec<u8>,
+    synced: Position,
+    /// While the first checkpoint of a chain is written no frame may name a synced position.
+    claims: bool,
+    unsynced_bytes: u64,
+    spares: VecDeque<Segment>,
+    /// Number and uuid of the newest segment asked for.
+    newest: (u64, u128),
+    preparing: bool,
+    not_prepared: Option<(Instant, String)>,
+    segment_bytes: u64,
+    /// Segments on disk up to the current one: number and length, oldest first.
+    held: VecDeque<(u64, u64)>,
+}
+
+struct StorageRef(Storage);
+
+impl std::fmt::Debug for StorageRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Storage")
+    }
+}
+
+impl Journal {
+    /// Begins a new chain with segment `number`. Its frames name no synced position until
+    /// [`Journal::allow_claims`].
+    ///
+    /// # Errors
+    /// Of the storage; lack of space shows here.
+    pub fn begin(
+        storage: Storage,
+        lane: Lane,
+        number: u64,
+        segment_bytes: u64,
+    ) -> Result<Journal, StorageError> {
+        let header = Header { number, uuid: uuid::Uuid::new_v4().as_u128(), previous: 0 };
+        let segment = prepare_segment(&storage, header, segment_bytes)?;
+        let mut journal = Journal {
+            storage: StorageRef(storage),
+            lane,
+            held: VecDeque::from([(number, segment.bytes)]),
+            newest: (number, header.uuid),
+            segment,
+            end: HEADER_BYTES,
+            buffer: Vec::new(),
+            synced: Position::NONE,
+            claims: false,
+            unsynced_bytes: 0,
+            spares: VecDeque::new(),
+            preparing: false,
+            not_prepared: None,
+            segment_bytes,
+        };
+        journal.prepare_more(None);
+        Ok(journal)
+    }
+
+    /// From now on frames name what is synced: the chain has a complete, synced checkpoint.
+    pub fn allow_claims(&mut self) {
+        self.claims = true;
+    }
+
+    /// Where the next frame will stand, unless the segment turns for it.
+    pub fn position(&self) -> Position {
+        Position { segment: self.segment.header.number, offset: self.end + self.buffer.len() as u64 }
+    }
+
+    /// Bytes handed to the kernel or buffered since the last sync.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced_bytes + self.buffer.len() as u64
+    }
+
+    /// Segments on disk up to the current one.
+    pub fn held_segments(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of all segments on disk, spares included.
+    pub fn held_bytes(&self) -> u64 {
+        self.held.iter().map(|(_, bytes)| bytes).sum::<u64>()
+            + self.spares.iter().map(|s| s.bytes).sum::<u64>()
+    }
+
+    /// Why no segment could be prepared lately.
+    pub fn lack_of_segments(&self) -> Option<&str> {
+        self.not_prepared.as_ref().map(|(_, why)| why.as_str())
+    }
+
+    /// When [`Journal::tend`] wants to be called next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.not_prepared.as_ref().filter(|_| !self.preparing).map(|(at, _)| *at + PREPARE_RETRY)
+    }
+
+    /// Takes in what the background did, and asks for more spares.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub fn tend(&mut self, now: Instant) -> Result<(), StorageError> {
+        while let Some(done) = self.lane.poll() {
+            self.take_in(done, now)?;
+        }
+        self.prepare_more(Some(now));
+        Ok(())
+    }
+
+    fn take_in(&mut self, done: Done, now: Instant) -> Result<(), StorageError> {
+        match done {
+            Done::Prepared(segment) => {
+                self.preparing = false;
+                self.not_prepared = None;
+                self.newest = (segment.header.number, segment.header.uuid);
+                self.spares.push_back(segment);
+            }
+            Done::NotPrepared(error) => {
+                self.preparing = false;
+                self.not_prepared = Some((now, error.to_string()));
+            }
+            Done::Failed(error) => return Err(error),
+            Done::Trimmed | Done::LotsSynced => {}
+        }
+        Ok(())
+    }
+
+    fn prepare_more(&mut self, now: Option<Instant>) {
+        let resting = match (&self.not_prepared, now) {
+            (Some((at, _)), Some(now)) => now < *at + PREPARE_RETRY,
+            _ => false,
+        };
+        if self.preparing || resting || self.spares.len() >= SPARE_SEGMENTS {
+            return;
+        }
+        let (number, previous) = self.newest;
+        let header = Header { number: number + 1, uuid: uuid::Uuid::new_v4().as_u128(), previous };
+        self.preparing = true;
+        self.lane.submit(Job::Prepare { header, bytes: self.segment_bytes });
+    }
+
+    /// Makes sure that a frame of `bytes` can be pushed, waiting for a segment under preparation. `false`:
+    /// there is no space for another segment now.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub fn reserve(&mut self, bytes: u64, who: For, now: Instant) -> Result<bool, StorageError> {
+        if self.fits(bytes) {
+            return Ok(true);
+        }
+        let needed = if who == For::Batch { 2 } else { 1 };
+        self.tend(now)?;
+        while self.spares.len() < needed {
+            if !self.preparing {
+                if who == For::Batch || self.spares.is_empty() {
+                    return Ok(false);
+                }
+                break;
+            }
+            let done = self.lane.wait();
+            self.take_in(done, now)?;
+            self.prepare_more(Some(now));
+        }
+        let Some(spare) = self.spares.front_mut() else { return Ok(false) };
+        let wanted = HEADER_BYTES + bytes + END_BYTES;
+        if spare.bytes < wanted {
+            // One batch larger than a segment gets a segment of its own size.
+            match spare.file.allocate(wanted) {
+                Ok(()) => spare.file.sync()?,
+                Err(error) if self.storage.0.failure().is_some() => return Err(error),
+                Err(error) => {
+                    self.not_prepared = Some((now, error.to_string()));
+                    return Ok(false);
+                }
+            }
+            spare.bytes = wanted;
+        }
+        Ok(true)
+    }
+
+    fn fits(&self, bytes: u64) -> bool {
+        self.position().offset + bytes + END_BYTES <= self.segment.bytes
+    }
+
+    /// Buffers a frame of at most `bytes` padded bytes, turning to the next segment where it does not fit;
+    /// gives its place. Room must have been reserved.
+    ///
+    /// # Errors
+    /// When the disk failed at a turn.
+    pub fn push(&mut self, lsn: u64, content: Content<'_>, bytes: u64) -> Result<Position, StorageError> {
+        if !self.fits(bytes) {
+            self.turn()?;
+        }
+        let at = self.position();
+        self.put(lsn, content);
+        Ok(at)
+    }
+
+    fn put(&mut self, lsn: u64, content: Content<'_>) {
+        let synced = if self.claims { self.synced } else { Position::NONE };
+        frame::encode(&Frame { lsn, synced, content }, self.segment.header.uuid, &mut self.buffer);
+    }
+
+    /// Closes the segment and goes on in the next.
+    fn turn(&mut self) -> Result<(), StorageError> {
+        self.put(0, Content::EndOfSegment);
+        self.flush()?;
+        self.sync()?;
+        let next = self.spares.pop_front().ok_or_else(|| StorageError {
+            what: "turn of the journal".to_owned(),
+            source: std::io::Error::other("no segment was reserved"),
+        })?;
+        self.held.push_back((next.header.number, next.bytes));
+        self.segment = next;
+        self.end = HEADER_BYTES;
+        self.prepare_more(None);
+        Ok(())
+    }
+
+    /// Hands the buffered frames to the kernel. An error here is the end: nobody knows what is on disk.
+    ///
+    /// # Errors
+    /// Of the write.
+    pub fn flush(&mut self) -> Result<(), StorageError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.segment.file.write_all(self.end, &self.buffer).map_err(|(_, e)| e)?;
+        self.end += self.buffer.len() as u64;
+        self.unsynced_bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.buffer.capacity() > BUFFER_BYTES {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Makes everything flushed durable.
+    ///
+    /// # Errors
+    /// Of the sync; the latch is closed.
+    pub fn sync(&mut self) -> Result<(), StorageError> {
+        let end = Position { segment: self.segment.header.number, offset: self.end };
+        self.segment.file.sync()?;
+        self.synced = end;
+        self.unsynced_bytes = 0;
+        Ok(())
+    }
+
+    /// Removes, in the background, the segments before `segment`.
+    pub fn trim(&mut self, segment: u64) {
+        let mut numbers = VecDeque::new();
+        while let Some((number, _)) = self.held.front()
+            && *number < segment
+        {
+            numbers.push_back(*number);
+            self.held.pop_front();
+        }
+        if !numbers.is_empty() {
+            self.lane.submit(Job::Trim { numbers });
+        }
+    }
+}

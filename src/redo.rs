@@ -1,0 +1,554 @@
+//! Redo: brings the lot files to what the journal says, after a crash. Reads the journal in passes, a segment
+//! at a time; every step can be cut short and done again with the same result. Part of recovery.
+
+use std::collections::HashMap;
+use std::io;
+
+use crate::background::write_marker;
+use crate::chain;
+use crate::frame::{BatchFrame, Content, Frame, Position, SessionRow};
+use crate::lots::{FRESH_SUFFIX, file_name};
+use crate::quarantine;
+use crate::record;
+use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
+
+/// What recovery keeps of where rebased lots begin, until the new chain counts.
+pub const REBASE_NAME: &str = "rebase";
+
+/// Which part of the journal is redone.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// The checkpoint's identity.
+    pub id: u128,
+    /// Its begin frame.
+    pub begin: Position,
+    /// The first place without a valid frame.
+    pub hole: Position,
+}
+
+/// One lot that has batches to redo.
+#[derive(Debug)]
+pub struct LotRedo {
+    /// Where its first batch stood when it was journalled.
+    first_offset: u64,
+    /// Bytes of all its lines.
+    bytes: u64,
+    /// Where its first batch goes now.
+    base: u64,
+    /// Length of the file as found; `None` where there is none.
+    found: Option<u64>,
+    /// Something is there that is neither redo bytes nor NUL.
+    foreign: bool,
+    /// Why the file cannot be used.
+    unusable: Option<String>,
+}
+
+/// A batch to be kept pending: its lot's file cannot be written.
+#[derive(Debug)]
+pub struct Stranded {
+    /// Its lsn.
+    pub lsn: u64,
+    /// Its lot's stem.
+    pub stem: String,
+    /// Its session, empty for none.
+    pub session: String,
+    /// Its number there.
+    pub seq: u64,
+    /// Number of items.
+    pub records: u32,
+    /// Bytes of its lines.
+    pub lines_bytes: u64,
+    /// Its timestamp.
+    pub stamp_micros: i64,
+    /// Hash of its content.
+    pub content_hash: u128,
+    /// The end of every record.
+    pub suffix: Vec<u8>,
+    /// The item texts.
+    pub items: Vec<u8>,
+    /// Where it stood.
+    pub lot_offset: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// What the journal says beside the lines.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The lsn of the next batch.
+    pub next_lsn: u64,
+    /// The last timestamp.
+    pub stamp_micros: i64,
+    /// The daemon's running time.
+    pub running_seconds: u64,
+    /// Sessions, in the order of the frames; a later row wins if its lsn is higher.
+    pub sessions: Vec<SessionRow>,
+    /// Number of batches to redo.
+    pub batches: u64,
+}
+
+/// Why a redo stopped.
+#[derive(Debug)]
+pub enum RedoError {
+    /// The storage.
+    Storage(StorageError),
+    /// The journal contradicts itself.
+    Contradiction {
+        /// Where.
+        at: Position,
+        /// How.
+        why: String,
+    },
+}
+
+impl From<StorageError> for RedoError {
+    fn from(error: StorageError) -> RedoError {
+        RedoError::Storage(error)
+    }
+}
+
+/// The redo of one range.
+pub struct Redo<'a> {
+    storage: &'a Storage,
+    range: Range,
+    most_open: usize,
+    /// The lots with batches to redo, by stem.
+    pub lots: HashMap<String, LotRedo>,
+}
+
+fn batch_of<'f>(frame: &'f Frame<'_>, id: u128) -> Option<&'f BatchFrame<'f>> {
+    match &frame.content {
+        Content::Batch(batch) => Some(batch),
+        Content::Pending { id: own, batch } if *own == id => Some(batch),
+        _ => None,
+    }
+}
+
+impl<'a> Redo<'a> {
+    /// First pass: what is to be redone, and what else the journal tells. Changes nothing.
+    ///
+    /// # Errors
+    /// [`RedoError`].
+    pub fn collect(
+        storage: &'a Storage,
+        range: Range,
+        most_open: usize,
+    ) -> Result<(Redo<'a>, Told), RedoError> {
+        let mut redo = Redo { storage, range, most_open: most_open.max(4), lots: HashMap::new() };
+        let mut told = Told::default();
+        chain::replay(storage, range.begin, range.hole, |at, frame| {
+            match &frame.content {
+                Content::CheckpointBegin { id, next_lsn, stamp_micros, running_seconds }
+                    if *id == range.id =>
+                {
+                    told.next_lsn = *next_lsn;
+                    told.stamp_micros = *stamp_micros;
+                    told.running_seconds = *running_seconds;
+                }
+                Content::Sessions { id, rows } if *id == range.id => told.sessions.extend_from_slice(rows),
+                _ => {}
+            }
+            let Some(batch) = batch_of(frame, range.id) else { return Ok(()) };
+            told.batches += 1;
+            if matches!(frame.content, Content::Batch(_)) {
+                told.next_lsn = told.next_lsn.max(frame.lsn + 1);
+                told.stamp_micros = batch.stamp_micros;
+                if !batch.session.is_empty() {
+                    told.sessions.push(SessionRow {
+                        session: batch.session.to_owned(),
+                        seq: batch.seq,
+                        lsn: frame.lsn,
+                        records: batch.records,
+                        content_hash: batch.content_hash,
+                        used_seconds: told.running_seconds,
+                    });
+                }
+            }
+            match redo.lots.get_mut(batch.lot) {
+                None => {
+                    let lot = LotRedo {
+                        first_offset: batch.lot_offset,
+                        bytes: batch.lines_bytes,
+                        base: batch.lot_offset,
+                        found: None,
+                        foreign: false,
+                        unusable: None,
+                    };
+                    redo.lots.insert(batch.lot.to_owned(), lot);
+                }
+                Some(lot) if lot.first_offset + lot.bytes == batch.lot_offset => {
+                    lot.bytes += batch.lines_bytes
+                }
+                Some(lot) => {
+                    let why = format!(
+                        "the batch with lsn {} of lot {} is journalled at offset {}, the one before it ends at {}",
+                        frame.lsn,
+                        batch.lot,
+                        batch.lot_offset,
+                        lot.first_offset + lot.bytes
+                    );
+                    return Err(RedoError::Contradiction { at, why });
+                }
+            }
+            Ok(())
+        })?;
+        Ok((redo, told))
+    }
+
+    /// Second step: looks at the lot files and finds where each redo begins. What somebody else has changed
+    /// is reported, and its new base recorded before anything is touched.
+    ///
+    /// # Errors
+    /// [`RedoError`].
+    pub fn look(&mut self) -> Result<(), RedoError> {
+        let recorded = self.read_rebase()?;
+        let mut rebased = false;
+        for (stem, lot) in &mut self.lots {
+            let file = match self.storage.open(Dir::Lots, &file_name(stem), How::Read) {
+                Ok(file) => Some(file),
+                Err(e) if e.source.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => {
+                    lot.unusable = Some(e.to_string());
+                    continue;
+                }
+            };
+            lot.found = file.as_ref().map(File::stat).transpose()?.map(|stat| stat.bytes);
+            if let Some(base) = recorded.get(stem) {
+                lot.base = *base;
+                continue;
+            }
+            let why = match (&file, lot.found) {
+                (Some(file), Some(bytes)) if bytes >= lot.first_offset => {
+                    if lot.first_offset == 0 || ends_line(file, lot.first_offset)? {
+                        continue;
+                    }
+                    lot.base = quarantine::last_line_end(file, bytes)?;
+                    "no line ends where the journal's begin"
+                }
+                (Some(file), Some(bytes)) => {
+                    lot.base = quarantine::last_line_end(file, bytes)?;
+                    "it is shorter than it was at the last checkpoint"
+                }
+                _ if lot.first_offset == 0 => continue,
+                _ => {
+                    lot.base = 0;
+                    "it is gone"
+                }
+            };
+            rebased = true;
+            tracing::warn!(
+                lot = stem,
+                change = why,
+                offset = lot.base,
+                "somebody else has changed a lot file while batches for it were only in the journal: they are written behind what is there (lines may stand in two files)"
+            );
+        }
+        if rebased {
+            self.write_rebase()?;
+        }
+        self.compare()
+    }
+
+    /// Reads what is beyond each base: redo bytes and NUL are ours, anything else is somebody's.
+    fn compare(&mut self) -> Result<(), RedoError> {
+        let storage = self.storage;
+        let range = self.range;
+        let mut files = Files::default();
+        let mut there = Vec::new();
+        let mut lines = Vec::new();
+        let lots = &mut self.lots;
+        let most_open = self.most_open;
+        chain::replay(storage, range.begin, range.hole, |_, frame| {
+            let Some(batch) = batch_of(frame, range.id) else { return Ok(()) };
+            let Some(lot) = lots.get_mut(batch.lot) else { return Ok(()) };
+            let mut at = lot.place(batch);
+            if lot.foreign || lot.unusable.is_some() || lot.found.is_none_or(|bytes| bytes <= at) {
+                return Ok::<(), RedoError>(());
+            }
+            let file = match files.by_stem.get(batch.lot) {
+                Some(file) => file.clone(),
+                None => {
+                    let file = storage.open(Dir::Lots, &file_name(batch.lot), How::Read)?;
+                    files.add(batch.lot, file.clone(), most_open, |_| Ok(()))?;
+                    file
+                }
+            };
+            each_chunk(batch, &mut lines, |chunk| {
+                there.resize(chunk.len(), 0);
+                let got = file.read_full(at, &mut there)?;
+                let same = there[..got].iter().zip(chunk).all(|(is, ours)| is == ours || *is == 0);
+                lot.foreign |= !same;
+                at += chunk.len() as u64;
+                Ok(())
+            })?;
+            Ok(())
+        })?;
+        drop(files);
+        let mut buffer = vec![0; 64 << 10];
+        for (stem, lot) in lots.iter_mut() {
+            let (Some(bytes), false, None) = (lot.found, lot.foreign, &lot.unusable) else { continue };
+            let mut at = lot.base + lot.bytes;
+            if bytes <= at {
+                continue;
+            }
+            let file = storage.open(Dir::Lots, &file_name(stem), How::Read)?;
+            while at < bytes && !lot.foreign {
+                let got = file.read_full(at, &mut buffer)?;
+                if got == 0 {
+                    break;
+                }
+                lot.foreign = buffer[..got].iter().any(|b| *b != 0);
+                at += got as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that the redo may need on the lots' file system; `rewrite` as in [`Redo::apply`].
+    pub fn bytes_needed(&self, rewrite: bool) -> u64 {
+        let usable = self.lots.values().filter(|lot| lot.unusable.is_none());
+        usable
+            .map(|lot| {
+                let found = lot.found.unwrap_or(0);
+                let whole =
+                    if rewrite { lot.base + lot.bytes } else { (lot.base + lot.bytes).saturating_sub(found) };
+                whole + if lot.foreign { found.saturating_sub(lot.base) } else { 0 }
+            })
+            .sum()
+    }
+
+    /// Writes the redo bytes at their offsets, always; truncates to the new end; syncs. With `rewrite` into
+    /// new files that replace the old: a sync of the old ones failed in this boot, and rewriting the same
+    /// bytes in place would not reach the disk. Gives the batches whose lot cannot be written.
+    ///
+    /// # Errors
+    /// [`RedoError`].
+    pub fn apply(&mut self, rewrite: bool) -> Result<Vec<Stranded>, RedoError> {
+        let storage = self.storage;
+        for (stem, lot) in &mut self.lots {
+            if lot.foreign
+                && let Some(bytes) = lot.found
+            {
+                let file = storage.open(Dir::Lots, &file_name(stem), How::Read)?;
+                let why = "The journal holds committed batches for this place; what stood there was something else.";
+                let copy = quarantine::set_aside(storage, stem, &file, lot.base, bytes, why)?;
+                tracing::warn!(
+                    lot = stem,
+                    bytes = bytes - lot.base,
+                    copy,
+                    "bytes that lotlogd did not write were set aside"
+                );
+            }
+        }
+        if self.lots.is_empty() {
+            return Ok(Vec::new());
+        }
+        write_marker(storage)?;
+        let mut files = Files::default();
+        let mut lines = Vec::new();
+        let mut stranded = Vec::new();
+        let range = self.range;
+        let most_open = self.most_open;
+        let lots = &mut self.lots;
+        chain::replay(storage, range.begin, range.hole, |_, frame| {
+            let Some(batch) = batch_of(frame, range.id) else { return Ok(()) };
+            let Some(lot) = lots.get_mut(batch.lot) else { return Ok(()) };
+            if lot.unusable.is_none()
+                && let Err(error) =
+                    write_batch(storage, batch, lot, rewrite, &mut files, &mut lines, most_open)
+            {
+                if storage.failure().is_some() || error.is_no_space() {
+                    return Err(RedoError::from(error));
+                }
+                lot.unusable = Some(error.to_string());
+            }
+            if let Some(why) = &lot.unusable {
+                stranded.push(Stranded {
+                    lsn: frame.lsn,
+                    stem: batch.lot.to_owned(),
+                    session: batch.session.to_owned(),
+                    seq: batch.seq,
+                    records: batch.records,
+                    lines_bytes: batch.lines_bytes,
+                    stamp_micros: batch.stamp_micros,
+                    content_hash: batch.content_hash,
+                    suffix: batch.suffix.to_vec(),
+                    items: batch.items.to_vec(),
+                    lot_offset: lot.place(batch),
+                    why: why.clone(),
+                });
+            }
+            Ok(())
+        })?;
+        for (stem, lot) in lots.iter().filter(|(_, lot)| lot.unusable.is_none()) {
+            let fresh = rewrite || lot.found.is_none();
+            let name = if fresh { format!("{stem}{FRESH_SUFFIX}") } else { file_name(stem) };
+            let file = match files.by_stem.remove(stem) {
+                Some(file) => file,
+                None => storage.open(Dir::Lots, &name, How::Write)?,
+            };
+            file.truncate(lot.base + lot.bytes)?;
+            file.sync()?;
+            if fresh {
+                storage.rename(Dir::Lots, &name, &file_name(stem), true)?;
+            }
+        }
+        storage.sync_dir(Dir::Lots)?;
+        Ok(stranded)
+    }
+
+    /// The bases that an earlier, unfinished recovery of the same range has recorded.
+    fn read_rebase(&self) -> Result<HashMap<String, u64>, StorageError> {
+        let file = match self.storage.open(Dir::Journal, REBASE_NAME, How::Read) {
+            Ok(file) => file,
+            Err(e) if e.source.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+            Err(e) => return Err(e),
+        };
+        let mut bytes = vec![0; usize::try_from(file.stat()?.bytes).unwrap_or(0)];
+        let got = file.read_full(0, &mut bytes)?;
+        Ok(parse_rebase(&bytes[..got], self.range.id).unwrap_or_default())
+    }
+
+    fn write_rebase(&self) -> Result<(), StorageError> {
+        let mut text = format!("{:032x}\n", self.range.id);
+        for (stem, lot) in &self.lots {
+            if lot.base != lot.first_offset {
+                text.push_str(&format!("{} {stem}\n", lot.base));
+            }
+        }
+        text.push_str(&format!("{:08x}\n", crc32c::crc32c(text.as_bytes())));
+        let name = format!("{REBASE_NAME}.new");
+        let file = self.storage.open(Dir::Journal, &name, How::Replace)?;
+        file.write_all(0, text.as_bytes()).map_err(|(_, e)| e)?;
+        file.sync()?;
+        self.storage.rename(Dir::Journal, &name, REBASE_NAME, true)?;
+        self.storage.sync_dir(Dir::Journal)
+    }
+}
+
+impl LotRedo {
+    /// Where a batch goes now.
+    fn place(&self, batch: &BatchFrame<'_>) -> u64 {
+        self.base + (batch.lot_offset - self.first_offset)
+    }
+}
+
+/// The bases of a rebase file, if it is whole and of this range.
+fn parse_rebase(bytes: &[u8], id: u128) -> Option<HashMap<String, u64>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (body, crc) = text.strip_suffix('\n')?.rsplit_once('\n')?;
+    let body = &text[..body.len() + 1];
+    if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(body.as_bytes()) {
+        return None;
+    }
+    let mut lines = body.lines();
+    if u128::from_str_radix(lines.next()?, 16).ok()? != id {
+        return None;
+    }
+    lines
+        .map(|line| line.split_once(' ').and_then(|(base, stem)| Some((stem.to_owned(), base.parse().ok()?))))
+        .collect()
+}
+
+fn ends_line(file: &File, offset: u64) -> Result<bool, StorageError> {
+    let mut byte = [0];
+    Ok(file.read_full(offset - 1, &mut byte)? == 1 && byte[0] == b'\n')
+}
+
+/// Gives a batch's lines in chunks of about [`WRITE_BYTES`].
+fn each_chunk(
+    batch: &BatchFrame<'_>,
+    lines: &mut Vec<u8>,
+    mut each: impl FnMut(&[u8]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    lines.clear();
+    for item in batch.items.split_inclusive(|b| *b == b'\n') {
+        record::compose(item, batch.suffix, lines);
+        if lines.len() >= WRITE_BYTES {
+            each(lines)?;
+            lines.clear();
+        }
+    }
+    if lines.is_empty() { Ok(()) } else { each(lines) }
+}
+
+fn write_batch(
+    storage: &Storage,
+    batch: &BatchFrame<'_>,
+    lot: &LotRedo,
+    rewrite: bool,
+    files: &mut Files,
+    lines: &mut Vec<u8>,
+    most_open: usize,
+) -> Result<(), StorageError> {
+    let mut at = lot.place(batch);
+    let file = match files.by_stem.get(batch.lot) {
+        Some(file) => file.clone(),
+        None => {
+            let file = if rewrite || lot.found.is_none() {
+                let name = format!("{}{FRESH_SUFFIX}", batch.lot);
+                if at == lot.base {
+                    let file = storage.open(Dir::Lots, &name, How::Replace)?;
+                    copy_prefix(storage, batch.lot, lot, &file)?;
+                    file
+                } else {
+                    storage.open(Dir::Lots, &name, How::Write)?
+                }
+            } else {
+                storage.open(Dir::Lots, &file_name(batch.lot), How::Write)?
+            };
+            // Closed with unsynced bytes a later error of the disk would be lost.
+            files.add(batch.lot, file.clone(), most_open, File::sync)?;
+            file
+        }
+    };
+    each_chunk(batch, lines, |chunk| {
+        file.write_all(at, chunk).map_err(|(_, e)| e)?;
+        at += chunk.len() as u64;
+        Ok(())
+    })
+}
+
+/// Copies what stands before the redo into the file that will replace it.
+fn copy_prefix(storage: &Storage, stem: &str, lot: &LotRedo, into: &File) -> Result<(), StorageError> {
+    if lot.found.is_none() || lot.base == 0 {
+        return Ok(());
+    }
+    let from = storage.open(Dir::Lots, &file_name(stem), How::Read)?;
+    let mut buffer = vec![0; WRITE_BYTES];
+    let mut at = 0;
+    while at < lot.base {
+        let some = buffer.len().min(usize::try_from(lot.base - at).unwrap_or(usize::MAX));
+        let got = from.read_full(at, &mut buffer[..some])?;
+        if got == 0 {
+            break;
+        }
+        into.write_all(at, &buffer[..got]).map_err(|(_, e)| e)?;
+        at += got as u64;
+    }
+    Ok(())
+}
+
+/// A bounded set of open files.
+#[derive(Default)]
+struct Files {
+    by_stem: HashMap<String, File>,
+}
+
+impl Files {
+    fn add(
+        &mut self,
+        stem: &str,
+        file: File,
+        most: usize,
+        mut before_close: impl FnMut(&File) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        if self.by_stem.len() >= most {
+            for (_, old) in self.by_stem.drain() {
+                before_close(&old)?;
+            }
+        }
+        self.by_stem.insert(stem.to_owned(), file);
+        Ok(())
+    }
+}

@@ -1,0 +1,390 @@
+//! The disk seam: a narrow trait over directories and files, and the latch that makes the first failure the
+//! last. Everything the vault does to a disk goes through [`Storage`]; `disk` has the real one, tests have
+//! others. Knows nothing of frames, lots or records.
+//!
+//! The latch ("fail-stop"): any error of a sync, rename or truncate, and `EIO` or `EROFS` from a write, is
+//! remembered here, once. From then on every call that would change the disk fails. A sync is never retried:
+//! on Linux the second one succeeds and the data is gone.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::metrics::Metrics;
+
+/// Most bytes handed to the kernel in one write: a kill tears larger ones.
+pub const WRITE_BYTES: usize = 1 << 20;
+
+/// The directories of DATA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dir {
+    /// DATA itself.
+    Data,
+    /// `lots/`
+    Lots,
+    /// `journal/`
+    Journal,
+    /// `quarantine/`
+    Quarantine,
+}
+
+impl Dir {
+    /// The directory below DATA, with a trailing slash, for messages.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Dir::Data => "",
+            Dir::Lots => "lots/",
+            Dir::Journal => "journal/",
+            Dir::Quarantine => "quarantine/",
+        }
+    }
+}
+
+/// How to open a file. Never through a symbolic link, never anything but a regular file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Reading only.
+    Read,
+    /// An existing file, each write going to its end.
+    Append,
+    /// A file that must not exist yet, each write going to its end.
+    CreateAppend,
+    /// Written at given offsets; made if it does not exist.
+    Write,
+    /// Written at given offsets; made new, emptied if it exists.
+    Replace,
+}
+
+/// What a file looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Device and inode: which file it is.
+    pub id: (u64, u64),
+    /// Names it has; 0 once deleted.
+    pub links: u64,
+    /// Whether it is a regular file.
+    pub regular: bool,
+}
+
+/// An open file of a [`Disk`].
+pub trait DiskFile: Send + Sync {
+    /// Writes at an offset (on a file opened for appending: at the end); may write less than asked.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
+    /// Reads at an offset; 0 at the end.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// `fdatasync`.
+    fn sync(&self) -> io::Result<()>;
+    /// Cuts or extends to a length.
+    fn truncate(&self, bytes: u64) -> io::Result<()>;
+    /// Allocates blocks up to a length.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// `fstat`.
+    fn stat(&self) -> io::Result<Stat>;
+    /// Asks the kernel to forget its cached pages, so that the next read comes from the disk.
+    fn drop_cache(&self) -> io::Result<()>;
+}
+
+/// A disk, as far as the vault needs one.
+pub trait Disk: Send + Sync {
+    /// Opens a file.
+    fn open(&self, dir: Dir, name: &str, how: How) -> io::Result<Box<dyn DiskFile>>;
+    /// `lstat` of a name; `None` where there is nothing.
+    fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>>;
+    /// The names in a directory.
+    fn list(&self, dir: Dir) -> io::Result<Vec<String>>;
+    /// Renames within a directory; with `replace` over an existing name, else fails with `AlreadyExists`.
+    fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> io::Result<()>;
+    /// Removes a name.
+    fn unlink(&self, dir: Dir, name: &str) -> io::Result<()>;
+    /// Syncs a directory: the names in it become durable.
+    fn sync_dir(&self, dir: Dir) -> io::Result<()>;
+    /// Bytes that may still be written to the file system of a directory.
+    fn free_bytes(&self, dir: Dir) -> io::Result<u64>;
+    /// The identity of the running kernel.
+    fn boot_id(&self) -> String;
+}
+
+/// A storage error, naming the call, the file and what the system said.
+#[derive(Debug)]
+pub struct StorageError {
+    /// The call and the file, e.g. `sync of journal/0000000000000001.wal`.
+    pub what: String,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.source)
+    }
+}
+
+impl std::error::Error for StorageError {}
+
+impl StorageError {
+    /// Disk full or quota exceeded: goes away by itself when somebody makes room.
+    pub fn is_no_space(&self) -> bool {
+        is_no_space(&self.source)
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// `EIO` or `EROFS`: the disk itself has failed.
+fn is_disk_failure(error: &io::Error) -> bool {
+    const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+    error.raw_os_error() == Some(EIO) || error.kind() == io::ErrorKind::ReadOnlyFilesystem
+}
+
+/// The failure latch.
+#[derive(Debug, Default)]
+struct Latch {
+    failed: AtomicBool,
+    first: Mutex<Option<String>>,
+}
+
+impl Latch {
+    fn close(&self, error: &StorageError) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none() {
+            *first = Some(error.to_string());
+            self.failed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn check(&self, what: impl FnOnce() -> String) -> Result<(), StorageError> {
+        if !self.failed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let cause = first.as_deref().unwrap_or("an earlier error");
+        Err(StorageError { what: what(), source: io::Error::other(format!("not tried after {cause}")) })
+    }
+}
+
+/// A disk behind the latch.
+#[derive(Clone)]
+pub struct Storage {
+    disk: Arc<dyn Disk>,
+    latch: Arc<Latch>,
+    metrics: Arc<Metrics>,
+}
+
+impl Storage {
+    /// Puts a disk behind a new latch.
+    pub fn new(disk: Arc<dyn Disk>, metrics: Arc<Metrics>) -> Storage {
+        Storage { disk, latch: Arc::default(), metrics }
+    }
+
+    /// The first failure, if there was one.
+    pub fn failure(&self) -> Option<String> {
+        self.latch.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn progressed(&self) {
+        self.metrics.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Opens a file.
+    pub fn open(&self, dir: Dir, name: &str, how: How) -> Result<File, StorageError> {
+        let path: Arc<str> = format!("{}{name}", dir.prefix()).into();
+        if how != How::Read {
+            self.latch.check(|| format!("open of {path}"))?;
+        }
+        let file = retry(|| self.disk.open(dir, name, how));
+        self.progressed();
+        match file {
+            Ok(file) => Ok(File { file: file.into(), path, storage: self.clone() }),
+            Err(source) => Err(self.write_failed(format!("open of {path}"), source)),
+        }
+    }
+
+    /// `lstat` of a name.
+    pub fn stat(&self, dir: Dir, name: &str) -> Result<Option<Stat>, StorageError> {
+        self.disk
+            .stat(dir, name)
+            .map_err(|source| StorageError { what: format!("look at {}{name}", dir.prefix()), source })
+    }
+
+    /// The names in a directory, sorted.
+    pub fn list(&self, dir: Dir) -> Result<Vec<String>, StorageError> {
+        let mut names = self
+            .disk
+            .list(dir)
+            .map_err(|source| StorageError { what: format!("listing of {}", dir.prefix()), source })?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Renames within a directory. Any failure but "already exists" without `replace` is latched.
+    pub fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> Result<(), StorageError> {
+        let what = || format!("rename of {}{from} to {to}", dir.prefix());
+        self.latch.check(what)?;
+        let result = self.disk.rename(dir, from, to, replace);
+        self.progressed();
+        result.map_err(|source| {
+            if !replace && source.kind() == io::ErrorKind::AlreadyExists {
+                StorageError { what: what(), source }
+            } else {
+                self.failed(what(), source)
+            }
+        })
+    }
+
+    /// Removes a name; nothing there is fine.
+    pub fn unlink(&self, dir: Dir, name: &str) -> Result<(), StorageError> {
+        let what = || format!("removal of {}{name}", dir.prefix());
+        self.latch.check(what)?;
+        let result = self.disk.unlink(dir, name);
+        self.progressed();
+        match result {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.write_failed(what(), source)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Syncs a directory.
+    pub fn sync_dir(&self, dir: Dir) -> Result<(), StorageError> {
+        let what = || format!("sync of the directory DATA/{}", dir.prefix());
+        self.latch.check(what)?;
+        let result = self.disk.sync_dir(dir);
+        self.progressed();
+        result.map_err(|source| self.failed(what(), source))
+    }
+
+    /// Bytes free on the file system of a directory.
+    pub fn free_bytes(&self, dir: Dir) -> Result<u64, StorageError> {
+        self.disk
+            .free_bytes(dir)
+            .map_err(|source| StorageError { what: format!("free space of {}", dir.prefix()), source })
+    }
+
+    /// The identity of the running kernel.
+    pub fn boot_id(&self) -> String {
+        self.disk.boot_id()
+    }
+
+    /// An error that always latches.
+    fn failed(&self, what: String, source: io::Error) -> StorageError {
+        let error = StorageError { what, source };
+        self.latch.close(&error);
+        error
+    }
+
+    /// An error of a call that writes: latches if the disk has failed.
+    fn write_failed(&self, what: String, source: io::Error) -> StorageError {
+        if is_disk_failure(&source) { self.failed(what, source) } else { StorageError { what, source } }
+    }
+}
+
+/// An open file behind the latch. Clones share the descriptor.
+#[derive(Clone)]
+pub struct File {
+    file: Arc<dyn DiskFile>,
+    path: Arc<str>,
+    storage: Storage,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("File").field(&self.path).finish()
+    }
+}
+
+impl File {
+    /// The file below DATA, for messages.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Writes all of `bytes` at `offset` (on a file opened for appending: at its end), in writes of at most
+    /// [`WRITE_BYTES`].
+    ///
+    /// # Errors
+    /// The bytes that were written before the error, and the error.
+    pub fn write_all(&self, offset: u64, bytes: &[u8]) -> Result<(), (u64, StorageError)> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let what = || format!("write to {}", self.path);
+            self.storage.latch.check(what).map_err(|e| (done as u64, e))?;
+            let chunk = &bytes[done..bytes.len().min(done + WRITE_BYTES)];
+            let result = self.file.write_at(offset + done as u64, chunk);
+            self.storage.progressed();
+            match result {
+                Ok(0) => {
+                    let source = io::Error::new(io::ErrorKind::StorageFull, "the kernel wrote nothing");
+                    return Err((done as u64, StorageError { what: what(), source }));
+                }
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err((done as u64, self.storage.write_failed(what(), source))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `into` from `offset`; returns how much there was before the end of the file.
+    pub fn read_full(&self, offset: u64, into: &mut [u8]) -> Result<usize, StorageError> {
+        let mut done = 0;
+        while done < into.len() {
+            match self.file.read_at(offset + done as u64, &mut into[done..]) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(StorageError { what: format!("read of {}", self.path), source }),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Makes the file's data durable. Any error is latched: it is never tried again.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        let what = || format!("sync of {}", self.path);
+        self.storage.latch.check(what)?;
+        let result = self.file.sync();
+        self.storage.progressed();
+        result.map_err(|source| self.storage.failed(what(), source))
+    }
+
+    /// Sets the length. Any error is latched.
+    pub fn truncate(&self, bytes: u64) -> Result<(), StorageError> {
+        let what = || format!("truncation of {}", self.path);
+        self.storage.latch.check(what)?;
+        let result = retry(|| self.file.truncate(bytes));
+        self.storage.progressed();
+        result.map_err(|source| self.storage.failed(what(), source))
+    }
+
+    /// Allocates blocks up to a length.
+    pub fn allocate(&self, bytes: u64) -> Result<(), StorageError> {
+        let what = || format!("allocation of {bytes} bytes for {}", self.path);
+        self.storage.latch.check(what)?;
+        let result = retry(|| self.file.allocate(bytes));
+        self.storage.progressed();
+        result.map_err(|source| self.storage.write_failed(what(), source))
+    }
+
+    /// What the file looks like now.
+    pub fn stat(&self) -> Result<Stat, StorageError> {
+        self.file.stat().map_err(|source| StorageError { what: format!("look at {}", self.path), source })
+    }
+
+    /// Makes the next read come from the disk. Best effort: a file system without a cache has none to drop.
+    pub fn drop_cache(&self) {
+        let _ = self.file.drop_cache();
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
