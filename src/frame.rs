@@ -367,7 +367,9 @@ pub fn decode(bytes: &[u8], segment_uuid: u128) -> Option<(Frame<'_>, usize)> {
         _ => return None,
     };
     let padded = length.next_multiple_of(ALIGN);
-    (fields.0.is_empty() && padded <= bytes.len()).then_some((Frame { lsn, synced, content }, padded))
+    let padding = bytes.get(length..padded)?;
+    (fields.0.is_empty() && padding.iter().all(|b| *b == 0))
+        .then_some((Frame { lsn, synced, content }, padded))
 }
 
 fn put32(out: &mut Vec<u8>, value: u32) {

@@ -364,14 +364,18 @@ impl Vault {
             self.commit(now)?;
         }
         let look = match self.lots.look(stem)? {
-            Look::Changed(lot, why) => {
+            Look::Changed(_, why) => {
                 tracing::warn!(
                     lot = stem,
                     change = why,
                     "somebody else has changed a lot file: it is taken as it now is"
                 );
                 self.settle(now)?;
-                self.lots.adopt(lot)?
+                // The checkpoint may have forgotten the lot: then it is met anew.
+                match self.lots.look(stem)? {
+                    Look::Changed(lot, _) => self.lots.adopt(lot)?,
+                    look => look,
+                }
             }
             look => look,
         };

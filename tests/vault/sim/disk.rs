@@ -106,17 +106,6 @@ impl World {
         self.dirs.get(&dir).map(|d| d.cached.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// Somebody else's hand: writes a file as any other process would.
-    pub fn put(&mut self, dir: Dir, name: &str, bytes: &[u8]) {
-        self.next_inode += 1;
-        let id = self.next_inode;
-        self.inodes.insert(id, Inode { cached: bytes.to_vec(), durable: bytes.to_vec(), ..Inode::default() });
-        let d = self.dirs.entry(dir).or_default();
-        for names in [&mut d.cached, &mut d.durable] {
-            names.insert(name.to_owned(), id);
-        }
-    }
-
     /// Somebody else's hand: changes a file in place.
     pub fn edit(&mut self, dir: Dir, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let id = self.dirs[&dir].cached[name];

@@ -1,13 +1,11 @@
 //! Crash images: a random workload on a disk in memory, a power cut or a kill at every storage call, recovery,
 //! and the judge. `LOTLOG_SEED` repeats a schedule, `LOTLOG_SCHEDULES` sets their number.
 
-mod sim;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::sim::*;
 use lotlog::batch::Durability;
-use sim::*;
 
 type Image = (World, Ledger, String);
 
