@@ -172,6 +172,8 @@ pub struct Batch {
     pub ack: Durability,
     /// Number of items, at least 1.
     pub records: u32,
+    /// Bytes of its lines in the lot file.
+    pub lines_bytes: u64,
     /// Hash of lot, context without timestamp, and items, as normalised: tells a retry from a conflict.
     pub content_hash: u128,
     /// The normalised text.

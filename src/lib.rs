@@ -1,21 +1,33 @@
 //! lotlog: a durable logging daemon for auction-lot predictions.
 
 pub mod background;
+pub mod allowance;
 pub mod batch;
 pub mod chain;
 pub mod checkpoint;
 pub mod config;
+pub mod context;
+pub mod connection;
 pub mod disk;
 pub mod frame;
+pub mod item;
+pub mod inbox;
 pub mod journal;
 pub mod lots;
 pub mod metrics;
+pub mod number;
+pub mod patience;
 pub mod protocol;
 pub mod quarantine;
 pub mod queue;
 pub mod record;
 pub mod recovery;
 pub mod redo;
+pub mod replies;
+pub mod scan;
 pub mod sessions;
+pub mod server;
 pub mod storage;
+pub mod status;
+pub mod text;
 pub mod writer;

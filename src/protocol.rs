@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::batch::{Batch, Durability, LotId, Outcome, Refusal};
+use crate::batch::{Batch, Body, Code, Durability, LotId, Outcome, Refusal, SessionId};
 use crate::config::Limits;
+use crate::context::Context;
+use crate::item::Items;
+use crate::record::{self, Tally};
+use crate::scan::{Fault, Scanner, Value};
+use crate::text;
 
 /// A decoded request.
 #[derive(Debug)]
@@ -51,20 +56,311 @@ pub struct Rejected {
     pub refusal: Refusal,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Log,
+    Sync,
+    Status,
+}
+
+/// What has been read of a request. The first thing wrong with it is kept, and the scan goes on: a line that
+/// turns out not to be JSON is refused as that.
+struct Draft<'l> {
+    limits: &'l Limits,
+    op: Op,
+    ack: Option<Durability>,
+    session: Option<SessionId>,
+    seq: Option<u64>,
+    context: Context,
+    items: Items,
+    has_items: bool,
+    tally: Tally,
+    /// The first key that only `log` knows.
+    of_log: Option<&'static str>,
+    problem: Option<Refusal>,
+    /// Where values go that nobody wants.
+    waste: Vec<u8>,
+}
+
 /// Decodes one request line (without its `\n`).
 ///
 /// # Errors
 /// The refusal to answer with.
-pub fn decode(_line: &[u8], _limits: &Limits, _default_ack: Durability) -> Result<Request, Rejected> {
-    todo!()
+pub fn decode(line: &[u8], limits: &Limits, default_ack: Durability) -> Result<Request, Rejected> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut draft = Draft {
+        limits,
+        op: Op::Log,
+        ack: None,
+        session: None,
+        seq: None,
+        context: Context::default(),
+        items: Items::default(),
+        has_items: false,
+        tally: Tally::default(),
+        of_log: None,
+        problem: None,
+        waste: Vec::new(),
+    };
+    let read = Scanner::new(line, limits.max_nesting).and_then(|mut scanner| draft.read(&mut scanner));
+    let seq = draft.seq;
+    match read {
+        Err(fault) => {
+            let message = format!("the line is not JSON, so nothing was stored: {fault}");
+            Err(Rejected { seq: None, refusal: Refusal::new(Code::InvalidJson, message) })
+        }
+        Ok(()) => draft.finish(default_ack).map_err(|refusal| Rejected { seq, refusal }),
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal::new(Code::InvalidRequest, message)
+}
+
+impl Draft<'_> {
+    fn blame(&mut self, refusal: Refusal) {
+        self.problem.get_or_insert(refusal);
+    }
+
+    fn skip(&mut self, value: Value, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+        self.waste.clear();
+        scanner.copy(value, &mut self.waste).map(drop)
+    }
+
+    fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+        match scanner.value()? {
+            Value::Object => {
+                while let Some(key) = scanner.next_key()? {
+                    let name = String::from_utf8_lossy(scanner.name(key)).into_owned();
+                    self.member(&name, scanner)?;
+                }
+            }
+            other => {
+                self.skip(other, scanner)?;
+                self.blame(invalid("a request is a JSON object, so this line was not carried out: send {\"op\":...}"));
+            }
+        }
+        scanner.finish()?;
+        if let Some(twice) = scanner.twice() {
+            let message = format!("{} is given twice in its object, so nothing was stored: send each key once", twice.path);
+            self.blame(invalid(message));
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, name: &str, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+        let known = ["context", "items", "session", "seq", "ack"].into_iter().find(|key| *key == name);
+        if let Some(key) = known {
+            self.of_log.get_or_insert(key);
+        }
+        let value = scanner.value()?;
+        match (name, value) {
+            ("op" | "context" | "session" | "seq" | "ack", Value::Null) => {}
+            ("op", Value::Text(token)) => match scanner.raw(token).0 {
+                "log" => self.op = Op::Log,
+                "sync" => self.op = Op::Sync,
+                "status" => self.op = Op::Status,
+                other => {
+                    let op = text::excerpt(other);
+                    self.blame(invalid(format!("op `{op}` is not known: it is log, sync or status")));
+                }
+            },
+            ("session", Value::Text(token)) => {
+                let (raw, escaped) = scanner.raw(token);
+                self.session = SessionId::new(&text::unescape(raw, escaped));
+                if self.session.is_none() {
+                    self.blame(invalid("session must be 1 to 64 of A-Z a-z 0-9 . _ : -, so nothing was stored: a UUID will do"));
+                }
+            }
+            ("seq", Value::Number(number)) if number.integer => {
+                let seq = scanner.spelling(number).parse::<i64>().ok().and_then(|seq| u64::try_from(seq).ok());
+                self.seq = seq.filter(|seq| *seq > 0);
+                if self.seq.is_none() {
+                    self.blame(invalid("seq must be from 1 to 2^63-1, so nothing was stored: number the batches of a session 1, 2, 3"));
+                }
+            }
+            ("ack", Value::Text(token)) => match scanner.raw(token).0.parse() {
+                Ok(ack) => self.ack = Some(ack),
+                Err(_) => self.blame(invalid("ack must be \"synced\" or \"written\", so nothing was stored")),
+            },
+            ("context", Value::Object) => {
+                scanner.bare_words = true;
+                let refusal = self.context.read(scanner, &mut self.tally)?;
+                scanner.bare_words = false;
+                if let Some(refusal) = refusal {
+                    self.blame(refusal);
+                }
+            }
+            ("items", Value::Array) => self.read_items(scanner)?,
+            _ => {
+                self.skip(value, scanner)?;
+                self.blame(invalid(match name {
+                    "op" | "session" => format!("{name} must be a string, so nothing was stored"),
+                    "ack" => "ack must be \"synced\" or \"written\", so nothing was stored".to_owned(),
+                    "seq" => "seq must be an integer, so nothing was stored: number the batches of a session 1, 2, 3".to_owned(),
+                    "context" => "context must be an object, so nothing was stored".to_owned(),
+                    "items" => "items must be an array of objects, so nothing was stored".to_owned(),
+                    _ => format!("key `{}` is not known at the top level of a request, so nothing was stored: put it into context or leave it out", text::excerpt(name)),
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_items(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+        self.has_items = true;
+        // Usual items grow by a third: the two aliases.
+        let rest = scanner.bytes().len() - scanner.at();
+        self.items.reserve(rest + rest / 4);
+        scanner.bare_words = true;
+        let mut count = 0;
+        while scanner.next_element()? {
+            let value = scanner.value()?;
+            match value {
+                Value::Object if count < self.limits.max_items => self.items.read(scanner, &mut self.tally)?,
+                Value::Object => self.skip(value, scanner)?,
+                _ => {
+                    self.skip(value, scanner)?;
+                    self.blame(invalid(format!("items[{count}] must be an object, so nothing of the batch was stored")));
+                }
+            }
+            count += 1;
+        }
+        scanner.bare_words = false;
+        if count > self.limits.max_items {
+            let most = self.limits.max_items;
+            self.blame(too_large(format!("the batch has {count} items, max_items is {most}: split it")));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, default_ack: Durability) -> Result<Request, Refusal> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        if self.op != Op::Log {
+            if let Some(key) = self.of_log {
+                let op = if self.op == Op::Sync { "sync" } else { "status" };
+                return Err(invalid(format!("key `{key}` is not known to op {op}: leave it out")));
+            }
+            return Ok(if self.op == Op::Sync { Request::Sync } else { Request::Status });
+        }
+        if !self.has_items {
+            return Err(invalid("items is missing, so nothing was stored: send an array of objects, [] for none"));
+        }
+        let session = match (self.session.take(), self.seq) {
+            (Some(session), Some(seq)) => Some((session, seq)),
+            (None, None) => None,
+            (Some(_), None) => return Err(invalid("session needs seq, so nothing was stored: number its batches 1, 2, 3")),
+            (None, Some(_)) => return Err(invalid("seq needs session, so nothing was stored: name the producer's run")),
+        };
+        self.context.settle(session.is_some(), &mut self.tally);
+        let lot = self.context.lot();
+        let ack = self.ack.unwrap_or(default_ack);
+        let mut body = Body::default();
+        let context_bytes = self.context.write(session.as_ref().map(|(name, seq)| (name, *seq)), &mut body);
+        if context_bytes > self.limits.max_context_bytes {
+            let most = self.limits.max_context_bytes;
+            return Err(too_large(format!("the context takes {context_bytes} bytes in each record, max_context_bytes is {most}: shorten it")));
+        }
+        let (records, empty) = (self.items.records(), self.items.empty());
+        body.items = self.items.finish(&mut self.tally);
+        let lines_bytes = record::bytes_of_lines(body.items.len(), records, empty, body.suffix.len());
+        if lines_bytes > self.limits.max_batch_bytes as u64 {
+            let most = self.limits.max_batch_bytes;
+            return Err(too_large(format!("the batch takes {lines_bytes} bytes as records, max_batch_bytes is {most}: split it, or shorten the context")));
+        }
+        let (dropped, overridden) = self.tally.finish();
+        // At most max_items, which fits (asserted in `config`).
+        let records = records as u32;
+        let echo = Echo { lot: lot.clone(), records, seq: self.seq, ack, dropped, overridden };
+        let batch = (records > 0).then(|| {
+            // The text outlives its line: give back what was reserved for nothing.
+            body.items.shrink_to_fit();
+            Batch { content_hash: record::content_hash(&lot, &body), lot, session, ack, records, lines_bytes, body }
+        });
+        Ok(Request::Log(Box::new(Log { batch, echo })))
+    }
+}
+
+fn too_large(message: String) -> Refusal {
+    Refusal::new(Code::TooLarge, message)
 }
 
 /// The reply line, newline included, to a `log` request; `None` where the connection must end without one.
-pub fn log_reply(_echo: &Echo, _outcome: &Outcome) -> Option<Vec<u8>> {
-    todo!()
+pub fn log_reply(echo: &Echo, outcome: &Outcome) -> Option<Vec<u8>> {
+    let (stored, duplicate, durability) = match outcome {
+        Outcome::Stored { lsn, durability } => (Some((echo.records, *lsn)), false, *durability),
+        Outcome::Duplicate { last, durability } => (*last, true, *durability),
+        Outcome::Refused(refusal) => return Some(refusal_reply(echo.seq, refusal)),
+        Outcome::Synced { .. } | Outcome::Unknown => return None,
+    };
+    Some(good_reply(echo, stored.map(|(records, lsn)| (records, Some(lsn))), duplicate, durability))
+}
+
+/// The reply line to a batch without items.
+pub fn empty_reply(echo: &Echo) -> Vec<u8> {
+    good_reply(echo, Some((0, None)), false, echo.ack)
+}
+
+fn good_reply(
+    echo: &Echo,
+    stored: Option<(u32, Option<u64>)>,
+    duplicate: bool,
+    durability: Durability,
+) -> Vec<u8> {
+    let mut reply = String::with_capacity(160);
+    reply.push_str("{\"ok\":true,\"lot\":");
+    reply.push_str(echo.lot.as_json());
+    if let Some((records, lsn)) = stored {
+        reply.push_str(",\"records\":");
+        reply.push_str(&records.to_string());
+        if let Some(lsn) = lsn {
+            reply.push_str(",\"lsn\":");
+            reply.push_str(&lsn.to_string());
+        }
+    }
+    if let Some(seq) = echo.seq {
+        reply.push_str(",\"seq\":");
+        reply.push_str(&seq.to_string());
+    }
+    reply.push_str(",\"durability\":\"");
+    reply.push_str(durability.as_str());
+    reply.push('"');
+    if duplicate {
+        reply.push_str(",\"duplicate\":true");
+    }
+    if !echo.dropped.is_empty() {
+        reply.push_str(",\"dropped\":");
+        reply.push_str(&serde_json::json!(echo.dropped).to_string());
+    }
+    if !echo.overridden.is_empty() {
+        reply.push_str(",\"overridden\":");
+        reply.push_str(&serde_json::json!(echo.overridden).to_string());
+    }
+    reply.push_str("}\n");
+    reply.into_bytes()
+}
+
+/// The reply line to a `sync` request; `None` where the connection must end without one.
+pub fn sync_reply(outcome: &Outcome) -> Option<Vec<u8>> {
+    match outcome {
+        Outcome::Synced { lsn } => Some(format!("{{\"ok\":true,\"lsn\":{lsn}}}\n").into_bytes()),
+        Outcome::Refused(refusal) => Some(refusal_reply(None, refusal)),
+        Outcome::Stored { .. } | Outcome::Duplicate { .. } | Outcome::Unknown => None,
+    }
 }
 
 /// The reply line to a refused request.
-pub fn refusal_reply(_seq: Option<u64>, _refusal: &Refusal) -> Vec<u8> {
-    todo!()
+pub fn refusal_reply(seq: Option<u64>, refusal: &Refusal) -> Vec<u8> {
+    let mut error = serde_json::json!({
+        "code": refusal.code.as_str(),
+        "message": refusal.message,
+        "retryable": refusal.code.is_retryable(),
+    });
+    if let Some(expected) = refusal.expected {
+        error["expected"] = expected.into();
+    }
+    let seq = seq.map_or(String::new(), |seq| format!("\"seq\":{seq},"));
+    format!("{{\"ok\":false,{seq}\"error\":{error}}}\n").into_bytes()
 }

@@ -1,7 +1,7 @@
 //! The hatch between front and vault: a bounded channel of submissions, each with a ticket that is answered
 //! exactly once, and the budget of bytes in flight. Knows neither sockets nor files.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -109,7 +109,13 @@ impl Drop for Ticket {
 
 /// The front's end of the queue. The queue closes when all of them are dropped.
 #[derive(Clone, Debug)]
-pub struct Sender(flume::Sender<Submission>);
+pub struct Sender {
+    channel: flume::Sender<Submission>,
+    /// flume keeps what is in a channel whose receiver is gone until the last sender goes; this end takes it
+    /// out, so that its tickets answer.
+    leftovers: flume::Receiver<Submission>,
+    closed: Arc<AtomicBool>,
+}
 
 impl Sender {
     /// Puts a submission into the queue, waiting for room.
@@ -117,7 +123,12 @@ impl Sender {
     /// # Errors
     /// Gives the submission back when the vault is gone.
     pub async fn send(&self, submission: Submission) -> Result<(), Submission> {
-        self.0.send_async(submission).await.map_err(|e| e.0)
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(submission);
+        }
+        self.channel.send_async(submission).await.map_err(|e| e.0)?;
+        self.sweep_if_closed();
+        Ok(())
     }
 
     /// Puts a submission into the queue if there is room now; gives it back otherwise.
@@ -125,15 +136,38 @@ impl Sender {
     /// # Errors
     /// The submission, when the queue is full or the vault is gone.
     pub fn try_send(&self, submission: Submission) -> Result<(), Submission> {
-        self.0.try_send(submission).map_err(|e| match e {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(submission);
+        }
+        self.channel.try_send(submission).map_err(|e| match e {
             flume::TrySendError::Full(s) | flume::TrySendError::Disconnected(s) => s,
-        })
+        })?;
+        self.sweep_if_closed();
+        Ok(())
+    }
+
+    /// A submission that went in while the receiver was dropped is taken out by one of the two: the receiver
+    /// raises `closed` before it sweeps, a sender looks at it after it sent.
+    fn sweep_if_closed(&self) {
+        if self.closed.load(Ordering::SeqCst) {
+            while self.leftovers.try_recv().is_ok() {}
+        }
     }
 }
 
 /// The vault's end of the queue.
 #[derive(Debug)]
-pub struct Receiver(flume::Receiver<Submission>);
+pub struct Receiver {
+    channel: flume::Receiver<Submission>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+        while self.channel.try_recv().is_ok() {}
+    }
+}
 
 /// What waiting for a group brought.
 #[derive(Debug)]
@@ -151,8 +185,8 @@ impl Receiver {
     /// [`GROUP_BATCHES`] and [`GROUP_BYTES`]. Never waits for company.
     pub fn next_group(&self, deadline: Option<Instant>) -> Next {
         let first = match deadline {
-            None => self.0.recv().map_err(|_| Next::Closed),
-            Some(at) => self.0.recv_deadline(at).map_err(|e| match e {
+            None => self.channel.recv().map_err(|_| Next::Closed),
+            Some(at) => self.channel.recv_deadline(at).map_err(|e| match e {
                 flume::RecvTimeoutError::Timeout => Next::Deadline,
                 flume::RecvTimeoutError::Disconnected => Next::Closed,
             }),
@@ -164,7 +198,7 @@ impl Receiver {
         let mut bytes = first.text_bytes();
         let mut group = vec![first];
         while group.len() < GROUP_BATCHES && bytes < GROUP_BYTES {
-            let Ok(more) = self.0.try_recv() else { break };
+            let Ok(more) = self.channel.try_recv() else { break };
             bytes += more.text_bytes();
             group.push(more);
         }
@@ -184,7 +218,9 @@ impl Submission {
 /// A new queue.
 pub fn queue() -> (Sender, Receiver) {
     let (sender, receiver) = flume::bounded(QUEUE_SUBMISSIONS);
-    (Sender(sender), Receiver(receiver))
+    let closed = Arc::new(AtomicBool::new(false));
+    let leftovers = receiver.clone();
+    (Sender { channel: sender, leftovers, closed: closed.clone() }, Receiver { channel: receiver, closed })
 }
 
 /// The budget of bytes in flight over all connections: a counter with a limit and a bell.
@@ -229,9 +265,15 @@ impl Budget {
         Share { budget: self.clone(), bytes }
     }
 
-    /// Waits until bytes have been given back, at most `patience`. Check again afterwards, either way.
+    /// Waits until bytes have been given back, at most `patience`. Check again afterwards, either way; who
+    /// then got bytes calls [`Budget::wake_next`], because what was given back wakes one only.
     pub async fn freed(&self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.freed.notified()).await;
+    }
+
+    /// Wakes one more of those who wait: there may be bytes left for it.
+    pub fn wake_next(&self) {
+        self.freed.notify_one();
     }
 }
 
@@ -252,7 +294,8 @@ impl Share {
     pub fn resize(&mut self, bytes: usize) {
         if bytes < self.bytes {
             self.budget.used_bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
-            self.budget.freed.notify_waiters();
+            // One, not all: with thousands waiting, each reply would wake them all.
+            self.budget.freed.notify_one();
         } else {
             self.budget.used_bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
         }
@@ -263,5 +306,53 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(mailbox: &Mailbox) -> Vec<(u64, Outcome)> {
+        let mut answers = Vec::new();
+        mailbox.collect(&mut answers);
+        answers
+    }
+
+    #[test]
+    fn a_queue_whose_vault_is_gone_answers_what_waits_in_it_and_takes_no_more() {
+        let (sender, receiver) = queue();
+        let mailbox = Mailbox::new();
+        sender.try_send(Submission::Sync(mailbox.ticket(7))).unwrap();
+        assert!(answers(&mailbox).is_empty());
+        drop(receiver);
+        let got = answers(&mailbox);
+        assert!(
+            matches!(&got[..], [(7, Outcome::Refused(refusal))] if refusal.code == Code::IoError),
+            "{got:?}"
+        );
+        assert!(sender.try_send(Submission::Sync(mailbox.ticket(8))).is_err());
+        assert_eq!(answers(&mailbox).len(), 1);
+    }
+
+    #[test]
+    fn a_queue_closes_when_its_last_sender_goes() {
+        let (sender, receiver) = queue();
+        drop(sender);
+        assert!(matches!(receiver.next_group(None), Next::Closed));
+    }
+
+    #[test]
+    fn a_budget_keeps_its_limit_and_gets_back_what_was_taken() {
+        let budget = Budget::new(100);
+        let share = budget.try_take(60, 0).unwrap();
+        assert!(budget.try_take(41, 0).is_none());
+        assert!(budget.try_take(20, 25).is_none());
+        let mut over = budget.take(60);
+        assert_eq!(budget.used_bytes(), 120);
+        over.resize(10);
+        assert_eq!(budget.used_bytes(), 70);
+        drop((share, over));
+        assert_eq!(budget.used_bytes(), 0);
     }
 }

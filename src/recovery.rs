@@ -193,7 +193,6 @@ impl Vault {
                 lsn: batch.lsn,
                 lot,
                 lot_offset,
-                lines_bytes: batch.lines_bytes,
                 stamp_micros: batch.stamp_micros,
                 waiting: Vec::new(),
                 batch: Batch {
@@ -201,6 +200,7 @@ impl Vault {
                     session: SessionId::new(&batch.session).map(|name| (name, batch.seq)),
                     ack: Durability::Synced,
                     records: batch.records,
+                    lines_bytes: batch.lines_bytes,
                     content_hash: batch.content_hash,
                     body: Body { items: batch.items, suffix: batch.suffix, ..Body::default() },
                 },

@@ -66,7 +66,6 @@ pub(crate) struct Staged {
     pub lsn: u64,
     pub lot: Lot,
     pub lot_offset: u64,
-    pub lines_bytes: u64,
     pub batch: Batch,
     pub stamp_micros: i64,
     /// Answered when the batch is in its lot file.
@@ -80,7 +79,7 @@ impl Staged {
             lot: stem,
             lot_offset: self.lot_offset,
             records: self.batch.records,
-            lines_bytes: self.lines_bytes,
+            lines_bytes: self.batch.lines_bytes,
             stamp_micros: self.stamp_micros,
             session,
             seq,
@@ -253,7 +252,7 @@ impl Vault {
                 return Ok(());
             }
         }
-        let lines_bytes = record::lines_bytes(&batch.body.items, batch.records as usize, &batch.body.suffix);
+        let lines_bytes = batch.lines_bytes;
         let stem = batch.lot.stem();
         if let Some(refusal) = self.lacks(stem, lines_bytes, now.mono) {
             ticket.answer(Outcome::Refused(refusal));
@@ -284,7 +283,6 @@ impl Vault {
             lsn,
             lot,
             lot_offset: self.lots.plan(lot, lines_bytes),
-            lines_bytes,
             batch,
             stamp_micros,
             waiting: Vec::new(),
@@ -334,7 +332,7 @@ impl Vault {
         let needed = lines_bytes + SPACE_RESERVE_BYTES;
         let stale = self.space.probed.is_none_or(|at| now.duration_since(at) >= SPACE_BELIEF);
         if stale || (self.space.free_bytes < needed && !self.space.lacking) {
-            let on_the_way: u64 = self.staged.iter().map(|s| s.lines_bytes).sum();
+            let on_the_way: u64 = self.staged.iter().map(|s| s.batch.lines_bytes).sum();
             // Where the question itself fails, the writes will tell.
             let free = self.storage.free_bytes(Dir::Lots).unwrap_or(u64::MAX);
             self.space.free_bytes = free.saturating_sub(on_the_way);
@@ -513,7 +511,7 @@ impl Vault {
             Err(trouble) => (0, Some(trouble)),
         };
         for staged in batches.drain(..done) {
-            self.metrics.bytes_written.fetch_add(staged.lines_bytes, Relaxed);
+            self.metrics.bytes_written.fetch_add(staged.batch.lines_bytes, Relaxed);
             for (ticket, outcome) in staged.waiting {
                 ticket.answer(outcome);
             }
@@ -544,7 +542,7 @@ impl Vault {
                 );
                 let usable = matches!(self.lots.adopt(lot)?, Look::Ready(_));
                 for staged in &mut batches {
-                    staged.lot_offset = self.lots.plan(lot, staged.lines_bytes);
+                    staged.lot_offset = self.lots.plan(lot, staged.batch.lines_bytes);
                 }
                 counts.push((lot, batches.len(), usable && round < CHANGED_ROUNDS, why.clone()));
                 let hold = |staged| Pending { staged, for_space: false, why: why.clone(), since: now.mono };
@@ -603,7 +601,7 @@ impl Vault {
             return (0, trouble);
         }
         let end = self.lots.written(lot);
-        let done = batches.iter().take_while(|s| s.lot_offset + s.lines_bytes <= end).count();
+        let done = batches.iter().take_while(|s| s.lot_offset + s.batch.lines_bytes <= end).count();
         (done, trouble)
     }
 

@@ -82,6 +82,7 @@ pub fn batch(lot: &str, session: &str, seq: u64, ack: Durability, items: usize, 
         session: Some((SessionId::new(session).unwrap(), seq)),
         ack,
         records: items as u32,
+        lines_bytes: (text.len() + items + items * suffix.len()) as u64,
         content_hash: u128::from(seq) << 64 | items as u128,
         body: Body { items: text, suffix: suffix.into_bytes(), stamp_at },
     }

@@ -1,0 +1,305 @@
+//! One half of the record: what belongs to the item. Puts its known keys in order, converts their values, and
+//! copies the others. Does not know the context.
+
+use crate::number;
+use crate::record::{Reserved, Tally};
+use crate::scan::{Fault, Number, Scanner, Text, Value};
+use crate::text;
+
+/// What is stored of a field's values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Any scalar, unchanged.
+    Scalar,
+    /// A number with a fraction or exponent.
+    Number,
+    /// A signed integer of 64 bits.
+    Quantity,
+}
+
+/// A known key of an item.
+struct Field {
+    name: &'static str,
+    /// The key as it is written, with its colon.
+    key: &'static str,
+    /// The key of its second copy, likewise.
+    alias: &'static str,
+    kind: Kind,
+}
+
+const fn field(name: &'static str, key: &'static str, kind: Kind) -> Field {
+    Field { name, key, alias: "", kind }
+}
+
+/// The known keys, in the order of the record.
+static FIELDS: [Field; 15] = [
+    field("sku_local", "\"sku_local\":", Kind::Scalar),
+    field("asin", "\"asin\":", Kind::Scalar),
+    field("upc", "\"upc\":", Kind::Scalar),
+    field("ean", "\"ean\":", Kind::Scalar),
+    field("upc_ean_asin", "\"upc_ean_asin\":", Kind::Scalar),
+    Field {
+        alias: "\"predicted_price\":",
+        ..field("est_price_mu", "\"est_price_mu\":", Kind::Number)
+    },
+    field("est_price_sigma", "\"est_price_sigma\":", Kind::Number),
+    field("est_price_p50", "\"est_price_p50\":", Kind::Number),
+    Field { alias: "\"predicted_sell_p60\":", ..field("sell_p60", "\"sell_p60\":", Kind::Number) },
+    field("sell_hazard_daily", "\"sell_hazard_daily\":", Kind::Number),
+    field("condition_bucket", "\"condition_bucket\":", Kind::Scalar),
+    field("sell_condition_factor", "\"sell_condition_factor\":", Kind::Number),
+    field("sell_seasonality_factor", "\"sell_seasonality_factor\":", Kind::Number),
+    field("mins_per_unit", "\"mins_per_unit\":", Kind::Number),
+    field("quantity", "\"quantity\":", Kind::Quantity),
+];
+
+/// What a key of an item is.
+#[derive(Clone, Copy)]
+enum Role {
+    /// Index in [`FIELDS`].
+    Known(u8),
+    /// Recomputed.
+    Alias,
+    /// The context's.
+    Reserved(Reserved),
+    /// Free-form.
+    Extra,
+}
+
+fn role(key: &[u8]) -> Role {
+    match key {
+        b"sku_local" => Role::Known(0),
+        b"asin" => Role::Known(1),
+        b"upc" => Role::Known(2),
+        b"ean" => Role::Known(3),
+        b"upc_ean_asin" => Role::Known(4),
+        b"est_price_mu" => Role::Known(5),
+        b"est_price_sigma" => Role::Known(6),
+        b"est_price_p50" => Role::Known(7),
+        b"sell_p60" => Role::Known(8),
+        b"sell_hazard_daily" => Role::Known(9),
+        b"condition_bucket" => Role::Known(10),
+        b"sell_condition_factor" => Role::Known(11),
+        b"sell_seasonality_factor" => Role::Known(12),
+        b"mins_per_unit" => Role::Known(13),
+        b"quantity" => Role::Known(14),
+        b"predicted_price" | b"predicted_sell_p60" => Role::Alias,
+        b"roi_target" => Role::Reserved(Reserved::RoiTarget),
+        b"risk_threshold" => Role::Reserved(Reserved::RiskThreshold),
+        b"horizon_days" => Role::Reserved(Reserved::HorizonDays),
+        b"lot_id" => Role::Reserved(Reserved::LotId),
+        b"timestamp" => Role::Reserved(Reserved::Timestamp),
+        b"context" => Role::Reserved(Reserved::Context),
+        _ => Role::Extra,
+    }
+}
+
+/// Where a known key's value waits until its turn.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    start: usize,
+    end: usize,
+    home: Home,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Home {
+    /// As it stands in the line.
+    #[default]
+    Line,
+    /// Likewise, but an integer that must not look like one.
+    LineInteger,
+    /// In the normaliser's own text.
+    Respelt,
+}
+
+/// Normalises the items of one batch.
+#[derive(Default)]
+pub struct Items {
+    /// The lines of `Body::items`.
+    text: Vec<u8>,
+    records: usize,
+    empty: usize,
+    slots: [Slot; FIELDS.len()],
+    respelt: Vec<u8>,
+    extras: Vec<u8>,
+    dropped: [u64; FIELDS.len()],
+}
+
+impl Items {
+    /// Reserves room for about `bytes` of text.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.text.reserve(bytes);
+    }
+
+    /// Number of items read.
+    pub fn records(&self) -> usize {
+        self.records
+    }
+
+    /// How many of them are empty.
+    pub fn empty(&self) -> usize {
+        self.empty
+    }
+
+    /// The normalised text, and into `tally` what was dropped.
+    pub fn finish(self, tally: &mut Tally) -> Vec<u8> {
+        for (field, count) in FIELDS.iter().zip(self.dropped) {
+            tally.drop_values(field.name, count);
+        }
+        self.text
+    }
+
+    /// Reads an item whose opening bracket has been read.
+    ///
+    /// # Errors
+    /// The line is not JSON.
+    pub fn read(&mut self, scanner: &mut Scanner<'_>, tally: &mut Tally) -> Result<(), Fault> {
+        self.respelt.clear();
+        self.extras.clear();
+        let mut present = 0u32;
+        while let Some(key) = scanner.next_key()? {
+            match role(scanner.name(key)) {
+                Role::Known(index) => {
+                    let value = scanner.value()?;
+                    if let Some(slot) = self.known(index as usize, value, scanner)? {
+                        self.slots[index as usize] = slot;
+                        present |= 1 << index;
+                    }
+                }
+                Role::Extra => {
+                    scanner.write_key(key, &mut self.extras);
+                    self.extras.push(b':');
+                    let value = scanner.value()?;
+                    let infinities = scanner.copy(value, &mut self.extras)?;
+                    self.extras.push(b',');
+                    if infinities > 0 {
+                        tally.drop_values(&String::from_utf8_lossy(scanner.name(key)), infinities);
+                    }
+                }
+                Role::Reserved(reserved) => {
+                    self.skip(scanner)?;
+                    tally.give_way(reserved);
+                }
+                Role::Alias => self.skip(scanner)?,
+            }
+        }
+        self.write(scanner.bytes(), present);
+        Ok(())
+    }
+
+    /// Writes the item's line: its known keys in order, then the others.
+    fn write(&mut self, line: &[u8], mut present: u32) {
+        let before = self.text.len();
+        while present != 0 {
+            let index = present.trailing_zeros() as usize;
+            present &= present - 1;
+            let (field, slot) = (&FIELDS[index], self.slots[index]);
+            let (value, tail): (&[u8], &[u8]) = match slot.home {
+                Home::Line => (&line[slot.start..slot.end], b","),
+                Home::LineInteger => (&line[slot.start..slot.end], b".0,"),
+                Home::Respelt => (&self.respelt[slot.start..slot.end], b","),
+            };
+            for key in [field.key, field.alias] {
+                if !key.is_empty() {
+                    self.text.extend_from_slice(key.as_bytes());
+                    self.text.extend_from_slice(value);
+                    self.text.extend_from_slice(tail);
+                }
+            }
+        }
+        self.text.extend_from_slice(&self.extras);
+        if self.text.len() > before {
+            self.text.pop(); // the last comma
+        } else {
+            self.empty += 1;
+        }
+        self.text.push(b'\n');
+        self.records += 1;
+    }
+
+    /// Converts a known key's value; `None` where it is missing or unusable, which is counted.
+    #[inline]
+    fn known(
+        &mut self,
+        index: usize,
+        value: Value,
+        scanner: &mut Scanner<'_>,
+    ) -> Result<Option<Slot>, Fault> {
+        let kind = FIELDS[index].kind;
+        let slot = match (value, kind) {
+            (Value::Null | Value::Nan, _) => return Ok(None),
+            (Value::Infinity, _) => None,
+            (Value::Array | Value::Object, _) => {
+                self.skip_rest(value, scanner)?;
+                None
+            }
+            (Value::Number(number), Kind::Number) => number_slot(number, scanner),
+            (Value::Text(token), Kind::Scalar) => Some(match scanner.verbatim(token) {
+                Some((start, end)) => Slot { start, end, home: Home::Line },
+                None => self.respell(|out| scanner.write_text(token, out)),
+            }),
+            (Value::Number(Number { start, end, .. }), Kind::Scalar) => {
+                Some(Slot { start, end, home: Home::Line })
+            }
+            (Value::Number(number), Kind::Quantity) => {
+                number::truncate(scanner.spelling(number)).map(|quantity| self.integer(quantity))
+            }
+            (Value::Text(token), Kind::Number) => self.number_text(token, scanner),
+            (Value::Text(token), Kind::Quantity) => {
+                let (raw, escaped) = scanner.raw(token);
+                number::integer(&text::unescape(raw, escaped)).map(|quantity| self.integer(quantity))
+            }
+            (Value::Bool(yes), Kind::Quantity) => Some(self.integer(i64::from(yes))),
+            (Value::Bool(yes), Kind::Number) => {
+                Some(self.respell(|out| out.extend_from_slice(if yes { b"1.0" } else { b"0.0" })))
+            }
+            (Value::Bool(yes), Kind::Scalar) => {
+                Some(self.respell(|out| out.extend_from_slice(if yes { b"true" } else { b"false" })))
+            }
+        };
+        if slot.is_none() {
+            self.dropped[index] += 1;
+        }
+        Ok(slot)
+    }
+
+    fn number_text(&mut self, token: Text, scanner: &Scanner<'_>) -> Option<Slot> {
+        let (raw, escaped) = scanner.raw(token);
+        let start = self.respelt.len();
+        number::respell(&text::unescape(raw, escaped), &mut self.respelt).then_some(Slot {
+            start,
+            end: self.respelt.len(),
+            home: Home::Respelt,
+        })
+    }
+
+    fn integer(&mut self, value: i64) -> Slot {
+        self.respell(|out| out.extend_from_slice(value.to_string().as_bytes()))
+    }
+
+    fn respell(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Slot {
+        let start = self.respelt.len();
+        write(&mut self.respelt);
+        Slot { start, end: self.respelt.len(), home: Home::Respelt }
+    }
+
+    fn skip(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+        let value = scanner.value()?;
+        self.skip_rest(value, scanner)
+    }
+
+    fn skip_rest(&mut self, value: Value, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+        let length = self.respelt.len();
+        scanner.copy(value, &mut self.respelt)?;
+        self.respelt.truncate(length);
+        Ok(())
+    }
+}
+
+#[inline]
+fn number_slot(number: Number, scanner: &Scanner<'_>) -> Option<Slot> {
+    let Number { start, end, integer, exponent } = number;
+    let home = if integer { Home::LineInteger } else { Home::Line };
+    number::fits_double(scanner.spelling(number), exponent).then_some(Slot { start, end, home })
+}

@@ -1,0 +1,592 @@
+//! A strict JSON scanner (RFC 8259) that goes over a line once: it validates, hands out tokens as places in
+//! the line, and copies values in normal form (compact, non-ASCII raw, fewest escapes). It finds keys given
+//! twice. Iterative, so that nesting costs no stack. Knows neither requests nor records; never parses a number.
+
+use std::fmt;
+
+use crate::text;
+
+/// Up to this many keys an object's new key is compared with those before it; beyond, they are sorted once.
+const PAIRWISE_KEYS: usize = 32;
+
+/// Where and why a line is not JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Byte offset in the line.
+    pub at: usize,
+    /// Why.
+    pub what: What,
+}
+
+/// Why a line is not JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Bytes that are not UTF-8.
+    Utf8,
+    /// Nothing but white space.
+    Empty,
+    /// No value where one must stand.
+    Value,
+    /// `NaN`, `Infinity` or `-Infinity` where the caller does not take them.
+    BareWord,
+    /// No key where one must stand.
+    Key,
+    /// No `:` behind a key.
+    Colon,
+    /// Neither `,` nor `}` behind a member.
+    MemberEnd,
+    /// Neither `,` nor `]` behind an element.
+    ElementEnd,
+    /// A number that JSON does not know.
+    Number,
+    /// An escape that JSON does not know.
+    Escape,
+    /// Half of a surrogate pair.
+    Surrogate,
+    /// A raw control character in a string.
+    Control,
+    /// A string without its closing quote.
+    OpenString,
+    /// Something behind the value.
+    Trailing,
+    /// Nested deeper than this many levels.
+    Nesting(usize),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.what {
+            What::Utf8 => "not UTF-8",
+            What::Empty => "empty line",
+            What::Value => "expected a value",
+            What::BareWord => "a bare NaN or Infinity is taken only inside items and context",
+            What::Key => "expected a key in double quotes",
+            What::Colon => "expected `:` behind the key",
+            What::MemberEnd => "expected `,` or `}`",
+            What::ElementEnd => "expected `,` or `]`",
+            What::Number => "not a JSON number",
+            What::Escape => "not a JSON escape",
+            What::Surrogate => "half of a surrogate pair",
+            What::Control => "a raw control character in a string",
+            What::OpenString => "a string without its closing quote",
+            What::Trailing => "something behind the end of the value",
+            What::Nesting(limit) => {
+                return write!(f, "nested deeper than max_nesting = {limit} at byte {}", self.at);
+            }
+        };
+        write!(f, "{why} at byte {}", self.at)
+    }
+}
+
+/// A string token: its place in the line without the quotes, and whether it holds escapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text {
+    start: usize,
+    end: usize,
+    escaped: bool,
+}
+
+/// A number token: its place in the line and its shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number {
+    /// First byte.
+    pub start: usize,
+    /// Behind the last byte.
+    pub end: usize,
+    /// Neither fraction nor exponent.
+    pub integer: bool,
+    /// With an exponent.
+    pub exponent: bool,
+}
+
+/// A value's first token; of an array or object only the opening bracket has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // JSON's own words
+pub enum Value {
+    Null,
+    Bool(bool),
+    Nan,
+    Infinity,
+    Number(Number),
+    Text(Text),
+    Array,
+    Object,
+}
+
+/// A key: its token, and where its unescaped name is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    token: Text,
+    name: Name,
+}
+
+/// Place of an unescaped key: in the line, or, from the line's length on, in `Scanner::unescaped`.
+#[derive(Clone, Copy, Debug)]
+struct Name {
+    start: usize,
+    end: usize,
+}
+
+/// An array or object that has not ended.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    is_object: bool,
+    /// Elements or members begun.
+    count: usize,
+    /// Where its keys begin in `Scanner::keys`.
+    keys_from: usize,
+    /// Where its unescaped keys begin in `Scanner::unescaped`.
+    unescaped_from: usize,
+    /// One bit for each signature of a key: a key whose bit is clear is new.
+    seen: u64,
+}
+
+/// A key that stands twice in its object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twice {
+    /// Byte offset where it was noticed.
+    pub at: usize,
+    /// Path of the key.
+    pub path: String,
+}
+
+/// The scanner of one line.
+#[derive(Debug)]
+pub struct Scanner<'l> {
+    line: &'l str,
+    at: usize,
+    max_nesting: usize,
+    /// Whether `NaN`, `Infinity` and `-Infinity` are taken for values.
+    pub bare_words: bool,
+    frames: Vec<Frame>,
+    keys: Vec<Name>,
+    unescaped: String,
+    twice: Option<Twice>,
+}
+
+impl<'l> Scanner<'l> {
+    /// A scanner at the start of `line`, which nests at most `max_nesting` levels.
+    ///
+    /// # Errors
+    /// The line is not UTF-8.
+    pub fn new(line: &'l [u8], max_nesting: usize) -> Result<Scanner<'l>, Fault> {
+        let line = std::str::from_utf8(line).map_err(|e| Fault { at: e.valid_up_to(), what: What::Utf8 })?;
+        Ok(Scanner {
+            line,
+            at: 0,
+            max_nesting,
+            bare_words: false,
+            frames: Vec::with_capacity(8),
+            keys: Vec::with_capacity(PAIRWISE_KEYS),
+            unescaped: String::new(),
+            twice: None,
+        })
+    }
+
+    /// Byte offset of what comes next.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The first key found to stand twice in its object.
+    pub fn twice(&self) -> Option<&Twice> {
+        self.twice.as_ref()
+    }
+
+    /// The line's bytes.
+    pub fn bytes(&self) -> &'l [u8] {
+        self.line.as_bytes()
+    }
+
+    /// A number as it is spelt.
+    pub fn spelling(&self, number: Number) -> &'l str {
+        self.line.get(number.start..number.end).unwrap_or_default()
+    }
+
+    /// A string between its quotes, as it stands in the line; and whether it holds escapes.
+    pub fn raw(&self, text: Text) -> (&'l str, bool) {
+        (self.line.get(text.start..text.end).unwrap_or_default(), text.escaped)
+    }
+
+    /// The place in the line of a string with its quotes, where that already is its normal form.
+    pub fn verbatim(&self, text: Text) -> Option<(usize, usize)> {
+        (!text.escaped).then_some((text.start - 1, text.end + 1))
+    }
+
+    /// Appends a string with its quotes in normal form.
+    pub fn write_text(&self, token: Text, out: &mut Vec<u8>) {
+        if token.escaped {
+            text::write_normal(self.raw(token).0, out);
+        } else {
+            out.extend_from_slice(&self.bytes()[token.start - 1..token.end + 1]);
+        }
+    }
+
+    /// Appends a key with its quotes in normal form.
+    pub fn write_key(&self, key: Key, out: &mut Vec<u8>) {
+        self.write_text(key.token, out);
+    }
+
+    /// A key of an object that has not ended, unescaped.
+    pub fn name(&self, key: Key) -> &[u8] {
+        name_in(self.line, &self.unescaped, key.name)
+    }
+
+    /// Reads a value's first token.
+    ///
+    /// # Errors
+    /// No value that JSON knows stands here.
+    #[inline]
+    pub fn value(&mut self) -> Result<Value, Fault> {
+        self.skip_blanks();
+        match self.peek() {
+            Some(b'"') => {
+                self.at += 1;
+                self.string().map(Value::Text)
+            }
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'{') => self.open(true),
+            Some(b'[') => self.open(false),
+            Some(b't') => self.word("true", Value::Bool(true)),
+            Some(b'f') => self.word("false", Value::Bool(false)),
+            Some(b'n') => self.word("null", Value::Null),
+            Some(b'N') => self.bare_word("NaN", Value::Nan),
+            Some(b'I') => self.bare_word("Infinity", Value::Infinity),
+            None if self.frames.is_empty() => self.fault(What::Empty),
+            _ => self.fault(What::Value),
+        }
+    }
+
+    /// Goes to the next key of the innermost open container, an object; `None` where it has ended.
+    ///
+    /// # Errors
+    /// Neither a key with its colon nor the object's end stands here.
+    #[inline]
+    pub fn next_key(&mut self) -> Result<Option<Key>, Fault> {
+        self.skip_blanks();
+        let count = self.frames.last().map_or(0, |frame| frame.count);
+        match self.peek() {
+            Some(b'}') => {
+                self.at += 1;
+                self.close_object();
+                return Ok(None);
+            }
+            Some(b',') if count > 0 => {
+                self.at += 1;
+                self.skip_blanks();
+            }
+            _ if count > 0 => return self.fault(What::MemberEnd),
+            _ => {}
+        }
+        if self.peek() != Some(b'"') {
+            return self.fault(What::Key);
+        }
+        self.at += 1;
+        let token = self.string()?;
+        let key = Key { token, name: self.keep_name(token) };
+        self.note_key(key.name);
+        self.skip_blanks();
+        if self.peek() != Some(b':') {
+            return self.fault(What::Colon);
+        }
+        self.at += 1;
+        Ok(Some(key))
+    }
+
+    /// Goes to the next element of the innermost open container, an array; `false` where it has ended.
+    ///
+    /// # Errors
+    /// Neither a comma nor the array's end stands here.
+    #[inline]
+    pub fn next_element(&mut self) -> Result<bool, Fault> {
+        self.skip_blanks();
+        let next = self.peek();
+        let Some(frame) = self.frames.last_mut() else { return self.fault(What::ElementEnd) };
+        match next {
+            Some(b']') => {
+                self.at += 1;
+                self.frames.pop();
+                return Ok(false);
+            }
+            Some(b',') if frame.count > 0 => self.at += 1,
+            _ if frame.count > 0 => return self.fault(What::ElementEnd),
+            _ => {}
+        }
+        frame.count += 1;
+        // `[1,]`: the bracket must not be taken for the array's end when the value is asked for.
+        Ok(true)
+    }
+
+    /// Appends the value that begins with `first` in normal form, reading it to its end. Bare words become
+    /// `null`; gives the number of infinities among them.
+    ///
+    /// # Errors
+    /// The value is not JSON.
+    pub fn copy(&mut self, first: Value, out: &mut Vec<u8>) -> Result<u64, Fault> {
+        let mut infinities = 0;
+        let floor = self.frames.len();
+        self.write_first(first, out, &mut infinities);
+        if !matches!(first, Value::Array | Value::Object) {
+            return Ok(infinities);
+        }
+        while let Some(&Frame { is_object, count, .. }) = self.frames.last()
+            && self.frames.len() >= floor
+        {
+            if is_object {
+                let Some(key) = self.next_key()? else {
+                    out.push(b'}');
+                    continue;
+                };
+                if count > 0 {
+                    out.push(b',');
+                }
+                self.write_key(key, out);
+                out.push(b':');
+            } else {
+                if !self.next_element()? {
+                    out.push(b']');
+                    continue;
+                }
+                if count > 0 {
+                    out.push(b',');
+                }
+            }
+            let value = self.value()?;
+            self.write_first(value, out, &mut infinities);
+        }
+        Ok(infinities)
+    }
+
+    /// Ends the line.
+    ///
+    /// # Errors
+    /// Something but white space follows.
+    pub fn finish(&mut self) -> Result<(), Fault> {
+        self.skip_blanks();
+        if self.at < self.line.len() { self.fault(What::Trailing) } else { Ok(()) }
+    }
+
+    /// Where the scanner stands, e.g. `items[3].x`; at most about [`text::EXCERPT_BYTES`] bytes.
+    pub fn path(&self) -> String {
+        let mut path = String::new();
+        for (level, frame) in self.frames.iter().enumerate() {
+            if frame.count == 0 {
+                break;
+            }
+            if !frame.is_object {
+                path.push_str(&format!("[{}]", frame.count - 1));
+            } else {
+                let next_from = self.frames.get(level + 1).map_or(self.keys.len(), |inner| inner.keys_from);
+                let name = next_from.checked_sub(1).and_then(|last| self.keys.get(last));
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                if let Some(name) = name {
+                    let bytes = name_in(self.line, &self.unescaped, *name);
+                    path.push_str(&text::excerpt(&String::from_utf8_lossy(bytes)));
+                }
+            }
+            if path.len() > text::EXCERPT_BYTES {
+                break;
+            }
+        }
+        text::excerpt(&path).into_owned()
+    }
+
+    #[inline]
+    fn write_first(&self, value: Value, out: &mut Vec<u8>, infinities: &mut u64) {
+        match value {
+            Value::Text(token) => self.write_text(token, out),
+            Value::Number(number) => out.extend_from_slice(&self.bytes()[number.start..number.end]),
+            Value::Bool(true) => out.extend_from_slice(b"true"),
+            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Null | Value::Nan => out.extend_from_slice(b"null"),
+            Value::Infinity => {
+                *infinities += 1;
+                out.extend_from_slice(b"null");
+            }
+            Value::Array => out.push(b'['),
+            Value::Object => out.push(b'{'),
+        }
+    }
+
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.line.as_bytes().get(self.at).copied()
+    }
+
+    #[inline]
+    fn skip_blanks(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    #[cold]
+    fn fault<T>(&self, what: What) -> Result<T, Fault> {
+        Err(Fault { at: self.at, what })
+    }
+
+    fn word(&mut self, word: &str, value: Value) -> Result<Value, Fault> {
+        if !self.bytes()[self.at..].starts_with(word.as_bytes()) {
+            return self.fault(What::Value);
+        }
+        self.at += word.len();
+        Ok(value)
+    }
+
+    fn bare_word(&mut self, word: &str, value: Value) -> Result<Value, Fault> {
+        let start = self.at;
+        self.word(word, value)?;
+        if self.bare_words { Ok(value) } else { Err(Fault { at: start, what: What::BareWord }) }
+    }
+
+    fn open(&mut self, is_object: bool) -> Result<Value, Fault> {
+        if self.frames.len() >= self.max_nesting {
+            return self.fault(What::Nesting(self.max_nesting));
+        }
+        self.at += 1;
+        let (keys_from, unescaped_from) = (self.keys.len(), self.unescaped.len());
+        self.frames.push(Frame { is_object, count: 0, keys_from, unescaped_from, seen: 0 });
+        Ok(if is_object { Value::Object } else { Value::Array })
+    }
+
+    #[inline]
+    fn number(&mut self) -> Result<Value, Fault> {
+        let bytes = self.bytes();
+        let start = self.at;
+        let mut at = start;
+        let digits = |mut at: usize| {
+            while let Some(b'0'..=b'9') = bytes.get(at) {
+                at += 1;
+            }
+            at
+        };
+        // At least one digit must stand at `from`.
+        let some_digits = |from: usize| match digits(from) {
+            end if end > from => Ok(end),
+            end => Err(Fault { at: end, what: What::Number }),
+        };
+        if bytes[at] == b'-' {
+            at += 1;
+            if bytes.get(at) == Some(&b'I') {
+                return self.bare_word("-Infinity", Value::Infinity);
+            }
+        }
+        at = if bytes.get(at) == Some(&b'0') { at + 1 } else { some_digits(at)? };
+        let (mut integer, mut exponent) = (true, false);
+        if bytes.get(at) == Some(&b'.') {
+            at = some_digits(at + 1)?;
+            integer = false;
+        }
+        if let Some(b'e' | b'E') = bytes.get(at) {
+            at += 1;
+            if let Some(b'+' | b'-') = bytes.get(at) {
+                at += 1;
+            }
+            at = some_digits(at)?;
+            (integer, exponent) = (false, true);
+        }
+        self.at = at;
+        Ok(Value::Number(Number { start, end: at, integer, exponent }))
+    }
+
+    /// Reads a string from behind its opening quote to behind its closing one.
+    #[inline]
+    fn string(&mut self) -> Result<Text, Fault> {
+        let bytes = self.bytes();
+        let start = self.at;
+        let mut at = start;
+        let mut escaped = false;
+        loop {
+            at = text::find_special(bytes, at);
+            match bytes.get(at) {
+                Some(b'"') => {
+                    self.at = at + 1;
+                    return Ok(Text { start, end: at, escaped });
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    at = text::escape_end(bytes, at).map_err(|bad| Fault {
+                        at,
+                        what: match bad {
+                            text::BadEscape::Unknown => What::Escape,
+                            text::BadEscape::HalfPair => What::Surrogate,
+                        },
+                    })?;
+                }
+                Some(_) => return Err(Fault { at, what: What::Control }),
+                None => return Err(Fault { at: start - 1, what: What::OpenString }),
+            }
+        }
+    }
+
+    #[inline]
+    fn keep_name(&mut self, token: Text) -> Name {
+        if !token.escaped {
+            return Name { start: token.start, end: token.end };
+        }
+        let start = self.line.len() + self.unescaped.len();
+        text::unescape_into(self.line.get(token.start..token.end).unwrap_or_default(), &mut self.unescaped);
+        Name { start, end: self.line.len() + self.unescaped.len() }
+    }
+
+    /// Adds a key to the innermost object, looking for it among those before while they are few.
+    #[inline]
+    fn note_key(&mut self, name: Name) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        let text = name_in(self.line, &self.unescaped, name);
+        let bit = 1u64 << signature(text);
+        let before = &self.keys[frame.keys_from..];
+        let twice = frame.seen & bit != 0
+            && before.len() < PAIRWISE_KEYS
+            && before.iter().any(|other| name_in(self.line, &self.unescaped, *other) == text);
+        frame.seen |= bit;
+        frame.count += 1;
+        self.keys.push(name);
+        if twice {
+            self.note_twice();
+        }
+    }
+
+    fn close_object(&mut self) {
+        let Some(&Frame { keys_from, unescaped_from, .. }) = self.frames.last() else { return };
+        if self.keys.len() - keys_from > PAIRWISE_KEYS && self.twice.is_none() {
+            let text = |name: &Name| name_in(self.line, &self.unescaped, *name);
+            let keys = &mut self.keys[keys_from..];
+            keys.sort_unstable_by(|a, b| text(a).cmp(text(b)));
+            if let Some(pair) = keys.windows(2).find(|pair| text(&pair[0]) == text(&pair[1])) {
+                let name = pair[1];
+                self.keys.truncate(keys_from);
+                self.keys.push(name);
+                self.note_twice();
+            }
+        }
+        self.keys.truncate(keys_from);
+        self.unescaped.truncate(unescaped_from);
+        self.frames.pop();
+    }
+
+    #[cold]
+    fn note_twice(&mut self) {
+        if self.twice.is_none() {
+            self.twice = Some(Twice { at: self.at, path: self.path() });
+        }
+    }
+}
+
+#[inline]
+fn name_in<'a>(line: &'a str, unescaped: &'a str, name: Name) -> &'a [u8] {
+    match name.start.checked_sub(line.len()) {
+        None => &line.as_bytes()[name.start..name.end],
+        Some(start) => &unescaped.as_bytes()[start..name.end - line.len()],
+    }
+}
+
+/// 6 bits of a key, cheap and different for most keys of one object.
+#[inline]
+fn signature(key: &[u8]) -> u32 {
+    let (Some(&first), Some(&last)) = (key.first(), key.last()) else { return 0 };
+    let mixed = u32::from_le_bytes([first, last, key[key.len() / 2], key.len() as u8]);
+    mixed.wrapping_mul(0x9e37_79b1) >> 26
+}
