@@ -117,7 +117,29 @@ pub struct Sender {
     closed: Arc<AtomicBool>,
 }
 
+/// A [`Sender`] that does not keep the queue open.
+#[derive(Clone, Debug)]
+pub struct WeakSender {
+    channel: flume::WeakSender<Submission>,
+    leftovers: flume::Receiver<Submission>,
+    closed: Arc<AtomicBool>,
+}
+
+impl WeakSender {
+    /// A sender, if the queue is still open.
+    pub fn upgrade(&self) -> Option<Sender> {
+        let (leftovers, closed) = (self.leftovers.clone(), self.closed.clone());
+        Some(Sender { channel: self.channel.upgrade()?, leftovers, closed })
+    }
+}
+
 impl Sender {
+    /// An end that does not keep the queue open.
+    pub fn downgrade(&self) -> WeakSender {
+        let (leftovers, closed) = (self.leftovers.clone(), self.closed.clone());
+        WeakSender { channel: self.channel.downgrade(), leftovers, closed }
+    }
+
     /// Puts a submission into the queue, waiting for room.
     ///
     /// # Errors

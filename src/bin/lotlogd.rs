@@ -1,2 +1,284 @@
-//! The daemon.
-fn main() {}
+//! The daemon: the order of its life. Configuration, own log, lock and recovery, writer, socket, READY, serve,
+//! drain, exit code.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lotlog::config::{self, Config, Loaded, Task};
+use lotlog::metrics::Metrics;
+use lotlog::ownlog::{self, OwnLog};
+use lotlog::places::{self, Environment};
+use lotlog::queue::{Submission, Ticket, WeakSender};
+use lotlog::server::{self, Front, SocketFile};
+use lotlog::shutdown::{self, Shutdown};
+use lotlog::writer::{self, Vault, VaultError};
+use lotlog::{check, settings, systemd};
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+
+/// Descriptors kept for the journal, the directories and whatever the libraries open.
+const OTHER_FILES: u64 = 64;
+/// After a fail-stop the last replies have this long to go out.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// Worker threads of the front.
+const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
+
+fn main() -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+    let env = Environment::of_process();
+    let loaded = match config::load(std::env::args_os(), &env) {
+        Ok(loaded) => loaded,
+        Err(error) if error.exit_code == 0 => {
+            println!("{}", error.message);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{}", error.message);
+            return ExitCode::from(error.exit_code);
+        }
+    };
+    let code = match loaded.task {
+        Task::Print => print(&loaded.config),
+        Task::Check => check(&loaded),
+        Task::Run => run(loaded, &env),
+    };
+    ExitCode::from(code)
+}
+
+fn print(config: &Config) -> u8 {
+    match settings::print(config) {
+        Ok(text) => {
+            print!("{text}");
+            0
+        }
+        Err(why) => {
+            eprintln!("lotlogd: {why}");
+            78
+        }
+    }
+}
+
+fn check(loaded: &Loaded) -> u8 {
+    for warning in &loaded.warnings {
+        println!("warning: {warning}");
+    }
+    let findings = check::check(&loaded.config);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if findings.iter().all(check::Finding::is_good) { 0 } else { 78 }
+}
+
+fn run(loaded: Loaded, env: &Environment) -> u8 {
+    let log = ownlog::start(loaded.config.log_format, loaded.config.log_level);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut config = loaded.config;
+    raise_open_files(&mut config);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(*WORKERS.start(), *WORKERS.end());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let code = match (runtime, shutdown::listen()) {
+        (Ok(runtime), Ok(shutdown)) => {
+            let code = runtime.block_on(live(config, env, &log, shutdown));
+            // Whatever still runs (a disk that does not answer) must not keep the process.
+            runtime.shutdown_background();
+            code
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "lotlogd cannot start");
+            74
+        }
+    };
+    log.finish();
+    // Threads of the vault may hang in the kernel; nothing they do is promised to anybody any more.
+    std::process::exit(i32::from(code));
+}
+
+/// Raises the soft limit of open files to the hard one, and lets lots have what connections leave.
+fn raise_open_files(config: &mut Config) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    let left = limit.saturating_sub(config.limits.max_connections as u64 + OTHER_FILES);
+    // Evicted files wait for their sync as descriptors: half as many again as are open.
+    let lots = usize::try_from(left / 3 * 2).unwrap_or(usize::MAX);
+    if lots < config.vault.max_open_lots {
+        let least = usize::try_from((limit / 8).max(4)).unwrap_or(4);
+        config.vault.max_open_lots = lots.max(least).min(config.vault.max_open_lots);
+        tracing::warn!(
+            limit,
+            max_open_lots = config.vault.max_open_lots,
+            "the limit of open files is low: fewer lot files are held open"
+        );
+    }
+}
+
+async fn live(config: Config, env: &Environment, log: &OwnLog, shutdown: Shutdown) -> u8 {
+    let metrics = Arc::new(Metrics::default());
+    let vault = match open_vault(&config, &metrics, &shutdown).await {
+        Ok(vault) => vault,
+        Err(code) => return code,
+    };
+    let (sender, receiver) = lotlog::queue::queue();
+    let mut writer = match writer::spawn(vault, receiver) {
+        Ok(writer) => writer,
+        Err(error) => {
+            tracing::error!(%error, "the writer cannot start");
+            return 74;
+        }
+    };
+    let (listener, socket, _socket_file) = match listen(&config, env) {
+        Ok(listening) => listening,
+        Err((code, why)) => {
+            tracing::error!("{why}");
+            drop(sender);
+            let _ = (&mut writer).await;
+            return code;
+        }
+    };
+    say_ready(&socket, &config.data_dir);
+    let front = Front::new(&config, metrics.clone());
+    let mut server = tokio::spawn(server::serve(listener, front, sender.clone(), shutdown.drain.clone()));
+    tokio::spawn(systemd::watchdog(metrics));
+    let reloads = reload_on_request(&shutdown, sender.downgrade(), log, env);
+    drop(sender);
+    tokio::pin!(reloads);
+
+    tokio::select! {
+        () = shutdown.drain.cancelled() => {}
+        () = &mut reloads => {}
+        end = &mut writer => return fail_stop(end, &shutdown, server).await,
+    }
+    tracing::info!(seconds = config.drain_timeout.as_secs_f64(), "draining: finishing what is queued");
+    systemd::stopping();
+    let drained = async {
+        let _ = (&mut server).await;
+        (&mut writer).await
+    };
+    let ended = tokio::select! {
+        end = drained => Some(end),
+        () = shutdown.now.cancelled() => None,
+        () = tokio::time::sleep(config.drain_timeout) => None,
+    };
+    match ended {
+        Some(Ok(Ok(()))) => {
+            tracing::info!("stopped: everything taken is synced and in the lot files");
+            0
+        }
+        Some(end) => fail_stop(end, &shutdown, server).await,
+        None => {
+            tracing::error!("the drain did not end in time: what has no reply is of unknown fate, sending it again is safe");
+            75
+        }
+    }
+}
+
+/// Lock and recovery, away from the runtime's threads; a signal ends the waiting, because nothing is served yet.
+async fn open_vault(config: &Config, metrics: &Arc<Metrics>, shutdown: &Shutdown) -> Result<Vault, u8> {
+    let (data_dir, vault_config, counters) = (config.data_dir.clone(), config.vault.clone(), metrics.clone());
+    let mut opening = tokio::task::spawn_blocking(move || Vault::open(&data_dir, &vault_config, counters));
+    loop {
+        tokio::select! {
+            opened = &mut opening => {
+                return match opened {
+                    Ok(Ok(vault)) => Ok(vault),
+                    Ok(Err(error)) => {
+                        tracing::error!("{error}");
+                        Err(error.exit_code())
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "recovery failed");
+                        Err(74)
+                    }
+                };
+            }
+            () = shutdown.drain.cancelled() => {
+                tracing::info!("stopped before recovery had ended: the next start begins it again");
+                return Err(0);
+            }
+            () = tokio::time::sleep(systemd::EXTENSION_INTERVAL) => systemd::extend_start("recovering"),
+        }
+    }
+}
+
+type Listening = (UnixListener, PathBuf, Option<SocketFile>);
+
+fn listen(config: &Config, env: &Environment) -> Result<Listening, (u8, String)> {
+    match systemd::inherited_socket() {
+        Err(error) => return Err((78, format!("the inherited socket cannot be used: {error}"))),
+        Ok(None) => {}
+        Ok(Some(inherited)) => {
+            let address = inherited.local_addr().ok();
+            let path = address.and_then(|a| a.as_pathname().map(Path::to_owned)).unwrap_or_default();
+            let listener = UnixListener::from_std(inherited)
+                .map_err(|error| (78, format!("the inherited socket cannot be used: {error}")))?;
+            return Ok((listener, path, None));
+        }
+    }
+    places::make_socket_dir(&config.socket, env).map_err(|error| (78, error.to_string()))?;
+    let (listener, file) = server::bind(&config.socket, config.socket_mode).map_err(|e| (e.exit_code(), e.to_string()))?;
+    Ok((listener, config.socket.clone(), Some(file)))
+}
+
+/// Tells the operator and systemd where things are, and how to log a first batch.
+fn say_ready(socket: &Path, data_dir: &Path) {
+    tracing::info!("listening on {}, writing to {}", socket.display(), data_dir.join("lots").display());
+    tracing::info!("try: {}", first_batch(socket));
+    systemd::ready(&format!("listening on {}", socket.display()));
+}
+
+/// A shell line that logs a batch.
+fn first_batch(socket: &Path) -> String {
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("lotlog"));
+    let lotlog = match beside.filter(|path| path.exists()) {
+        Some(path) => quoted(&path),
+        // `cargo run` builds the daemon alone.
+        None if std::env::var_os("CARGO").is_some() => "cargo run --release --quiet --bin lotlog --".to_owned(),
+        None => "lotlog".to_owned(),
+    };
+    let item = r#"{"sku_local":"SKU001","est_price_mu":45.0,"sell_p60":0.75}"#;
+    format!("echo '{item}' | {lotlog} send --socket {} --lot DEMO -", quoted(socket))
+}
+
+/// A path as a POSIX shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&b);
+    if text.bytes().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// SIGHUP: reopens the lot files, and rereads the one setting that may change while the daemon runs.
+async fn reload_on_request(shutdown: &Shutdown, sender: WeakSender, log: &OwnLog, env: &Environment) {
+    loop {
+        shutdown.reload.notified().await;
+        match config::load(std::env::args_os(), env) {
+            Ok(loaded) => log.set_level(loaded.config.log_level),
+            Err(error) => tracing::warn!("the configuration is not reread: {}", error.message),
+        }
+        let Some(sender) = sender.upgrade() else { return };
+        tracing::info!("reopening the lot files; of the configuration only log_level is reread");
+        // Given back, the vault is gone: its end is on its way.
+        let _ = sender.send(Submission::Reopen(Ticket::unread())).await;
+    }
+}
+
+/// The writer has ended by itself: the disk failed, or it panicked. The last replies go out, then the end.
+async fn fail_stop(
+    end: Result<Result<(), VaultError>, oneshot::error::RecvError>,
+    shutdown: &Shutdown,
+    server: tokio::task::JoinHandle<()>,
+) -> u8 {
+    match end {
+        Ok(Ok(())) => tracing::error!("the writer ended before its time"),
+        Ok(Err(error)) => tracing::error!("{error}"),
+        Err(_) => tracing::error!("the writer panicked: nothing more is acknowledged, and lotlogd exits"),
+    }
+    shutdown.drain.cancel();
+    if !server.is_finished() {
+        let _ = tokio::time::timeout(LAST_REPLIES, server).await;
+    }
+    74
+}

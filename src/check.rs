@@ -1,0 +1,96 @@
+//! `lotlogd --check`: what a start would touch, looked at without changing anything.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, FlockOperation};
+
+use crate::config::Config;
+use crate::server;
+
+/// One thing that was looked at.
+#[derive(Debug)]
+pub struct Finding {
+    /// What.
+    what: String,
+    /// What is wrong with it; `Ok` says how it is.
+    state: Result<String, String>,
+}
+
+impl Finding {
+    /// Whether a start would get past it.
+    pub fn is_good(&self) -> bool {
+        self.state.is_ok()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.state {
+            Ok(how) => write!(f, "ok: {}: {how}", self.what),
+            Err(why) => write!(f, "wrong: {}: {why}", self.what),
+        }
+    }
+}
+
+/// Looks at everything a start with `config` would touch.
+pub fn check(config: &Config) -> Vec<Finding> {
+    let finding = |what: &str, state| Finding { what: what.to_owned(), state };
+    vec![
+        finding("configuration", Ok("valid".to_owned())),
+        finding("data directory", data_dir(&config.data_dir)),
+        finding("lock", lock(&config.data_dir)),
+        finding("space", space(config)),
+        finding("socket", socket(&config.socket)),
+    ]
+}
+
+/// The nearest ancestor that exists.
+fn existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|p| p.exists() && !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn data_dir(path: &Path) -> Result<String, String> {
+    let there = existing(path);
+    if !there.is_dir() {
+        return Err(format!("{} is not a directory: choose another --data-dir", there.display()));
+    }
+    if rustix::fs::access(&there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        return Err(format!("{} may not be written by this user", there.display()));
+    }
+    Ok(if there == path { path.display().to_string() } else { format!("{} will be made", path.display()) })
+}
+
+fn lock(data_dir: &Path) -> Result<String, String> {
+    let path = data_dir.join("lock");
+    let file = match std::fs::File::open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok("free".to_owned()),
+        Err(e) => return Err(format!("{}: {e}", path.display())),
+        Ok(file) => file,
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok("free".to_owned()),
+        Err(_) => Err(format!("{} is held by another lotlogd", data_dir.display())),
+    }
+}
+
+fn space(config: &Config) -> Result<String, String> {
+    let there = existing(&config.data_dir);
+    let stat = rustix::fs::statvfs(&there).map_err(|e| format!("{}: {e}", there.display()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let least = crate::recovery::SEGMENT_BYTES_LEAST * 4;
+    if free < least {
+        return Err(format!("{free} bytes are free at {}, at least {least} are needed to start", there.display()));
+    }
+    Ok(format!("{free} bytes are free"))
+}
+
+fn socket(path: &Path) -> Result<String, String> {
+    server::look_at_socket(path).map_err(|e| e.to_string())?;
+    let parent = existing(path.parent().unwrap_or(Path::new(".")));
+    if rustix::fs::access(&parent, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        return Err(format!("{} may not be written by this user", parent.display()));
+    }
+    Ok(path.display().to_string())
+}

@@ -1,0 +1,40 @@
+//! Signals become two tokens and a bell: drain, end the waiting, reopen. Knows nothing of what they lead to.
+
+use std::io;
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// What signals have asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    /// The first SIGTERM or SIGINT: stop accepting, finish what is queued.
+    pub drain: CancellationToken,
+    /// The second one: wait no longer.
+    pub now: CancellationToken,
+    /// SIGHUP: reopen the lot files, reread what can be reread.
+    pub reload: Arc<Notify>,
+}
+
+/// Listens for signals on a thread of its own, from now on.
+///
+/// # Errors
+/// When the system refuses a handler or a thread.
+pub fn listen() -> io::Result<Shutdown> {
+    let shutdown = Shutdown::default();
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let asked = shutdown.clone();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => asked.reload.notify_one(),
+                _ if asked.drain.is_cancelled() => asked.now.cancel(),
+                _ => asked.drain.cancel(),
+            }
+        }
+    })?;
+    Ok(shutdown)
+}
