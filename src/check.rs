@@ -81,7 +81,10 @@ fn space(config: &Config) -> Result<String, String> {
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let least = crate::recovery::SEGMENT_BYTES_LEAST * 4;
     if free < least {
-        return Err(format!("{free} bytes are free at {}, at least {least} are needed to start", there.display()));
+        return Err(format!(
+            "{free} bytes are free at {}, at least {least} are needed to start",
+            there.display()
+        ));
     }
     Ok(format!("{free} bytes are free"))
 }

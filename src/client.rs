@@ -283,12 +283,7 @@ impl Client {
         }
     }
 
-    fn wait(
-        &self,
-        want: PollFlags,
-        deadline: Instant,
-        what: &'static str,
-    ) -> Result<PollFlags, ClientError> {
+    fn wait(&self, want: PollFlags, deadline: Instant, what: &'static str) -> Result<PollFlags, ClientError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(&self.stream, want)];

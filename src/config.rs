@@ -261,7 +261,10 @@ pub fn load(arguments: impl IntoIterator<Item = OsString>, env: &Environment) ->
     })?;
     let mut config = Config::default();
     let mut warnings = Vec::new();
-    let file = flags.get_one::<OsString>("config").cloned().or_else(|| env.get("LOTLOGD_CONFIG").map(OsString::from));
+    let file = flags
+        .get_one::<OsString>("config")
+        .cloned()
+        .or_else(|| env.get("LOTLOGD_CONFIG").map(OsString::from));
     if let Some(file) = &file {
         load_file(Path::new(file), &mut config)?;
     }
@@ -290,14 +293,18 @@ pub fn load(arguments: impl IntoIterator<Item = OsString>, env: &Environment) ->
     config.log_level = config.log_level.moved(steps);
     if config.data_dir.as_os_str().is_empty() {
         config.data_dir = places::data_dir(env).ok_or_else(|| {
-            LoadError::configuration("no place for the data is known (HOME is not set): name one with --data-dir".to_owned())
+            LoadError::configuration(
+                "no place for the data is known (HOME is not set): name one with --data-dir".to_owned(),
+            )
         })?;
     }
     if config.socket.as_os_str().is_empty() {
         config.socket = places::daemon_socket(env);
     }
     let task = match (flags.get_flag("check"), flags.get_flag("print-config")) {
-        (true, true) => return Err(LoadError::usage("--check and --print-config exclude each other".to_owned())),
+        (true, true) => {
+            return Err(LoadError::usage("--check and --print-config exclude each other".to_owned()));
+        }
         (true, false) => Task::Check,
         (false, true) => Task::Print,
         (false, false) => Task::Run,
@@ -307,16 +314,19 @@ pub fn load(arguments: impl IntoIterator<Item = OsString>, env: &Environment) ->
 
 fn load_file(path: &Path, config: &mut Config) -> Result<(), LoadError> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| LoadError::configuration(format!("the configuration file {shown} cannot be read: {e}")))?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|e: toml::de::Error| LoadError::configuration(format!("{shown} is not TOML: {}", e.to_string().trim_end())))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        LoadError::configuration(format!("the configuration file {shown} cannot be read: {e}"))
+    })?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        LoadError::configuration(format!("{shown} is not TOML: {}", e.to_string().trim_end()))
+    })?;
     for (key, value) in &table {
         let line = line_of(&text, key);
         let Some(setting) = settings::find(key) else {
             let near = nearest(key, SETTINGS.iter().map(|s| s.key));
-            return Err(LoadError::configuration(format!("{shown}:{line}: `{key}` is not a setting: did you mean `{near}`?")));
+            return Err(LoadError::configuration(format!(
+                "{shown}:{line}: `{key}` is not a setting: did you mean `{near}`?"
+            )));
         };
         setting
             .apply(config, &raw(value))
@@ -329,7 +339,9 @@ fn load_file(path: &Path, config: &mut Config) -> Result<(), LoadError> {
 fn line_of(text: &str, key: &str) -> usize {
     let sets = |line: &str| {
         let line = line.trim_start().trim_start_matches(['"', '\'', '[']);
-        line.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(['=', '.', ']']))
+        line.strip_prefix(key).is_some_and(|rest| {
+            rest.trim_start_matches(['"', '\'']).trim_start().starts_with(['=', '.', ']'])
+        })
     };
     text.lines().position(sets).map_or(1, |at| at + 1)
 }
@@ -348,9 +360,16 @@ fn raw(value: &toml::Value) -> Raw {
 
 /// Variables that look like settings and are none: probably a slip, but no reason not to start.
 fn unknown_variables(env: &Environment) -> Vec<String> {
-    let known: Vec<String> = SETTINGS.iter().map(settings::Setting::variable).chain(["LOTLOGD_CONFIG".to_owned()]).collect();
-    let ours = env.variables.keys().filter_map(|name| name.to_str()).filter(|name| name.starts_with("LOTLOGD_"));
+    let known: Vec<String> =
+        SETTINGS.iter().map(settings::Setting::variable).chain(["LOTLOGD_CONFIG".to_owned()]).collect();
+    let ours =
+        env.variables.keys().filter_map(|name| name.to_str()).filter(|name| name.starts_with("LOTLOGD_"));
     ours.filter(|name| !known.iter().any(|k| k == name))
-        .map(|name| format!("the environment variable {name} is no setting: did you mean {}?", nearest(name, known.iter().map(String::as_str))))
+        .map(|name| {
+            format!(
+                "the environment variable {name} is no setting: did you mean {}?",
+                nearest(name, known.iter().map(String::as_str))
+            )
+        })
         .collect()
 }

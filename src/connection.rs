@@ -311,7 +311,9 @@ impl Connection {
     /// Sends what can be sent.
     fn send(&mut self, now: Instant) -> io::Result<()> {
         let front = &self.front;
-        let status = || status_reply(&front.metrics, front.durability, &front.data_dir, front.budget.used_bytes(), now);
+        let status = || {
+            status_reply(&front.metrics, front.durability, &front.data_dir, front.budget.used_bytes(), now)
+        };
         self.replies.advance(status);
         let mut progress = false;
         while !self.replies.output().is_empty() {

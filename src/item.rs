@@ -38,10 +38,7 @@ static FIELDS: [Field; 15] = [
     field("upc", "\"upc\":", Kind::Scalar),
     field("ean", "\"ean\":", Kind::Scalar),
     field("upc_ean_asin", "\"upc_ean_asin\":", Kind::Scalar),
-    Field {
-        alias: "\"predicted_price\":",
-        ..field("est_price_mu", "\"est_price_mu\":", Kind::Number)
-    },
+    Field { alias: "\"predicted_price\":", ..field("est_price_mu", "\"est_price_mu\":", Kind::Number) },
     field("est_price_sigma", "\"est_price_sigma\":", Kind::Number),
     field("est_price_p50", "\"est_price_p50\":", Kind::Number),
     Field { alias: "\"predicted_sell_p60\":", ..field("sell_p60", "\"sell_p60\":", Kind::Number) },

@@ -110,6 +110,7 @@ fn leading_digits(text: &str) -> &str {
 /// An exponent's value; far beyond any use it stops growing.
 fn saturating_power(text: &str) -> i64 {
     let (negative, digits) = sign(text);
-    let value = digits.bytes().fold(0i64, |value, d| value.saturating_mul(10).saturating_add(i64::from(d - b'0')));
+    let value =
+        digits.bytes().fold(0i64, |value, d| value.saturating_mul(10).saturating_add(i64::from(d - b'0')));
     if negative { -value } else { value }
 }

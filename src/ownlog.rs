@@ -89,9 +89,12 @@ impl Limiter {
     fn admit(&self, metadata: &Metadata<'_>, now: Instant) -> (bool, u64) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = || format!("{}:{}", metadata.file().unwrap_or("?"), metadata.line().unwrap_or(0));
-        let seen = seen
-            .entry(metadata.callsite())
-            .or_insert_with(|| Seen { since: now, shown: 0, held: 0, place: place() });
+        let seen = seen.entry(metadata.callsite()).or_insert_with(|| Seen {
+            since: now,
+            shown: 0,
+            held: 0,
+            place: place(),
+        });
         let mut told = 0;
         if now.duration_since(seen.since) >= WINDOW {
             told = std::mem::take(&mut seen.held);

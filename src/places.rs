@@ -154,7 +154,9 @@ pub fn verify_private(dir: &Path, uid: u32) -> Result<(), PlaceError> {
     } else {
         return Ok(());
     };
-    Err(PlaceError(format!("the socket's directory {dir:?} {wrong}, so somebody else could listen there: {advice}")))
+    Err(PlaceError(format!(
+        "the socket's directory {dir:?} {wrong}, so somebody else could listen there: {advice}"
+    )))
 }
 
 #[cfg(test)]
@@ -183,7 +185,12 @@ mod tests {
         let user = [("XDG_STATE_HOME", "/x"), ("HOME", "/h"), ("XDG_RUNTIME_DIR", "/")];
         check(7, &user, Some("/x/lotlog"), "/lotlog.sock");
         check(0, &user, Some("/x/lotlog"), "/lotlog.sock");
-        let service = [("STATE_DIRECTORY", "/var/lib/a:/var/lib/b"), ("XDG_STATE_HOME", "/x"), ("RUNTIME_DIRECTORY", "/run/a:/run/b"), ("XDG_RUNTIME_DIR", "/")];
+        let service = [
+            ("STATE_DIRECTORY", "/var/lib/a:/var/lib/b"),
+            ("XDG_STATE_HOME", "/x"),
+            ("RUNTIME_DIRECTORY", "/run/a:/run/b"),
+            ("XDG_RUNTIME_DIR", "/"),
+        ];
         check(7, &service, Some("/var/lib/a"), "/run/a/lotlog.sock");
     }
 

@@ -137,12 +137,17 @@ impl Draft<'_> {
             }
             other => {
                 self.skip(other, scanner)?;
-                self.blame(invalid("a request is a JSON object, so this line was not carried out: send {\"op\":...}"));
+                self.blame(invalid(
+                    "a request is a JSON object, so this line was not carried out: send {\"op\":...}",
+                ));
             }
         }
         scanner.finish()?;
         if let Some(twice) = scanner.twice() {
-            let message = format!("{} is given twice in its object, so nothing was stored: send each key once", twice.path);
+            let message = format!(
+                "{} is given twice in its object, so nothing was stored: send each key once",
+                twice.path
+            );
             self.blame(invalid(message));
         }
         Ok(())
@@ -173,7 +178,8 @@ impl Draft<'_> {
                 }
             }
             ("seq", Value::Number(number)) if number.integer => {
-                let seq = scanner.spelling(number).parse::<i64>().ok().and_then(|seq| u64::try_from(seq).ok());
+                let seq =
+                    scanner.spelling(number).parse::<i64>().ok().and_then(|seq| u64::try_from(seq).ok());
                 self.seq = seq.filter(|seq| *seq > 0);
                 if self.seq.is_none() {
                     self.blame(invalid("seq must be from 1 to 2^63-1, so nothing was stored: number the batches of a session 1, 2, 3"));
@@ -217,11 +223,15 @@ impl Draft<'_> {
         while scanner.next_element()? {
             let value = scanner.value()?;
             match value {
-                Value::Object if count < self.limits.max_items => self.items.read(scanner, &mut self.tally)?,
+                Value::Object if count < self.limits.max_items => {
+                    self.items.read(scanner, &mut self.tally)?
+                }
                 Value::Object => self.skip(value, scanner)?,
                 _ => {
                     self.skip(value, scanner)?;
-                    self.blame(invalid(format!("items[{count}] must be an object, so nothing of the batch was stored")));
+                    self.blame(invalid(format!(
+                        "items[{count}] must be an object, so nothing of the batch was stored"
+                    )));
                 }
             }
             count += 1;
@@ -246,13 +256,19 @@ impl Draft<'_> {
             return Ok(if self.op == Op::Sync { Request::Sync } else { Request::Status });
         }
         if !self.has_items {
-            return Err(invalid("items is missing, so nothing was stored: send an array of objects, [] for none"));
+            return Err(invalid(
+                "items is missing, so nothing was stored: send an array of objects, [] for none",
+            ));
         }
         let session = match (self.session.take(), self.seq) {
             (Some(session), Some(seq)) => Some((session, seq)),
             (None, None) => None,
-            (Some(_), None) => return Err(invalid("session needs seq, so nothing was stored: number its batches 1, 2, 3")),
-            (None, Some(_)) => return Err(invalid("seq needs session, so nothing was stored: name the producer's run")),
+            (Some(_), None) => {
+                return Err(invalid("session needs seq, so nothing was stored: number its batches 1, 2, 3"));
+            }
+            (None, Some(_)) => {
+                return Err(invalid("seq needs session, so nothing was stored: name the producer's run"));
+            }
         };
         self.context.settle(session.is_some(), &mut self.tally);
         let lot = self.context.lot();
@@ -261,14 +277,18 @@ impl Draft<'_> {
         let context_bytes = self.context.write(session.as_ref().map(|(name, seq)| (name, *seq)), &mut body);
         if context_bytes > self.limits.max_context_bytes {
             let most = self.limits.max_context_bytes;
-            return Err(too_large(format!("the context takes {context_bytes} bytes in each record, max_context_bytes is {most}: shorten it")));
+            return Err(too_large(format!(
+                "the context takes {context_bytes} bytes in each record, max_context_bytes is {most}: shorten it"
+            )));
         }
         let (records, empty) = (self.items.records(), self.items.empty());
         body.items = self.items.finish(&mut self.tally);
         let lines_bytes = record::bytes_of_lines(body.items.len(), records, empty, body.suffix.len());
         if lines_bytes > self.limits.max_batch_bytes as u64 {
             let most = self.limits.max_batch_bytes;
-            return Err(too_large(format!("the batch takes {lines_bytes} bytes as records, max_batch_bytes is {most}: split it, or shorten the context")));
+            return Err(too_large(format!(
+                "the batch takes {lines_bytes} bytes as records, max_batch_bytes is {most}: split it, or shorten the context"
+            )));
         }
         let (dropped, overridden) = self.tally.finish();
         // At most max_items, which fits (asserted in `config`).
@@ -277,7 +297,15 @@ impl Draft<'_> {
         let batch = (records > 0).then(|| {
             // The text outlives its line: give back what was reserved for nothing.
             body.items.shrink_to_fit();
-            Batch { content_hash: record::content_hash(&lot, &body), lot, session, ack, records, lines_bytes, body }
+            Batch {
+                content_hash: record::content_hash(&lot, &body),
+                lot,
+                session,
+                ack,
+                records,
+                lines_bytes,
+                body,
+            }
         });
         Ok(Request::Log(Box::new(Log { batch, echo })))
     }

@@ -73,7 +73,9 @@ impl Front {
             let most = self.limits.max_connections;
             return Some(Refusal::new(
                 Code::Busy,
-                format!("all {most} connections (max_connections) are in use: close some, or try again later"),
+                format!(
+                    "all {most} connections (max_connections) are in use: close some, or try again later"
+                ),
             ));
         }
         if self.allow_users.is_empty() && self.allow_groups.is_empty() {
@@ -124,7 +126,13 @@ pub async fn serve(listener: UnixListener, front: Arc<Front>, sender: Sender, dr
     tasks.wait().await;
 }
 
-fn admit(stream: UnixStream, front: &Arc<Front>, sender: &Sender, drain: &CancellationToken, tasks: &TaskTracker) {
+fn admit(
+    stream: UnixStream,
+    front: &Arc<Front>,
+    sender: &Sender,
+    drain: &CancellationToken,
+    tasks: &TaskTracker,
+) {
     if let Some(refusal) = front.turns_away(&stream) {
         front.metrics.count_refusal(refusal.code);
         tracing::warn!(code = refusal.code.as_str(), "a connection is refused");
@@ -163,7 +171,9 @@ pub enum BindError {
     #[error("{0} is served by another daemon: stop that one first, or give this one its own --socket")]
     InUse(PathBuf),
     /// Something else is there.
-    #[error("{0} is there and is not a socket, so it is not touched: move it away, or choose another --socket")]
+    #[error(
+        "{0} is there and is not a socket, so it is not touched: move it away, or choose another --socket"
+    )]
     NotASocket(PathBuf),
     /// The kernel takes no longer paths.
     #[error("{0} is longer than the {SOCKET_PATH_BYTES} bytes of a socket's path: choose a shorter --socket")]

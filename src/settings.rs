@@ -142,7 +142,8 @@ impl Setting {
         match &self.kind {
             Kind::Size { at, min, max } => {
                 let bytes = within(size_of(raw)?, *min, *max, format_bytes)?;
-                *at(config) = usize::try_from(bytes).map_err(|_| "that is more than this machine can address")?;
+                *at(config) =
+                    usize::try_from(bytes).map_err(|_| "that is more than this machine can address")?;
             }
             Kind::LongSize { at, min, max } => *at(config) = within(size_of(raw)?, *min, *max, format_bytes)?,
             Kind::Count { at, min, max } => {
@@ -177,7 +178,9 @@ impl Setting {
             Kind::Count { at, .. } => at(&mut config).to_string(),
             Kind::Path { at, .. } => {
                 let path = at(&mut config);
-                let text = path.to_str().ok_or_else(|| format!("{path:?} is not UTF-8 and cannot be written as TOML"))?;
+                let text = path
+                    .to_str()
+                    .ok_or_else(|| format!("{path:?} is not UTF-8 and cannot be written as TOML"))?;
                 quote(text)
             }
             Kind::Users { at } | Kind::Groups { at } => format!("{:?}", at(&mut config)),
@@ -204,7 +207,11 @@ impl Setting {
     fn takes(&self) -> String {
         match &self.kind {
             Kind::Size { min, max, .. } | Kind::LongSize { min, max, .. } => {
-                format!("bytes, B, KB, MB, GB, KiB, MiB or GiB; {} to {}", format_bytes(*min), format_bytes(*max))
+                format!(
+                    "bytes, B, KB, MB, GB, KiB, MiB or GiB; {} to {}",
+                    format_bytes(*min),
+                    format_bytes(*max)
+                )
             }
             Kind::Count { min, max, .. } => format!("a number; {min} to {max}"),
             Kind::Time { min, max, .. } => {
@@ -236,7 +243,12 @@ impl Setting {
     fn arg(&self) -> Arg {
         let default = self.text(&mut Config::default());
         let help = format!("{} [{}] [default: {default}]", self.help, self.takes());
-        let long = format!("{}.\n\nTakes {}. Default: {default}. Environment: {}.", self.help, self.takes(), self.variable());
+        let long = format!(
+            "{}.\n\nTakes {}. Default: {default}. Environment: {}.",
+            self.help,
+            self.takes(),
+            self.variable()
+        );
         Arg::new(self.key)
             .long(self.flag())
             .value_name(self.value_name())
@@ -249,7 +261,9 @@ impl Setting {
 
 /// The command line of `lotlogd`, for parsing, the manual and the completions.
 pub fn command() -> Command {
-    let switch = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
     Command::new("lotlogd")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Durable logging daemon: many producers over a Unix socket, one writer, one JSONL file per lot")
@@ -343,7 +357,9 @@ fn word_of(raw: &Raw) -> Result<&str, String> {
 fn size_of(raw: &Raw) -> Result<u64, String> {
     match raw {
         Raw::Integer(n) => u64::try_from(*n).map_err(|_| "a size is not negative".into()),
-        raw => parse_bytes(text_of(raw)?.ok_or("a size is a number of bytes, or text with a unit, e.g. \"64MiB\"")?),
+        raw => parse_bytes(
+            text_of(raw)?.ok_or("a size is a number of bytes, or text with a unit, e.g. \"64MiB\"")?,
+        ),
     }
 }
 
@@ -353,16 +369,25 @@ fn count_of(raw: &Raw) -> Result<u64, String> {
         raw => {
             let text = text_of(raw)?.unwrap_or_default().trim();
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            text.parse().ok().filter(|_| digits).ok_or_else(|| "it must be a whole number without a unit".into())
+            text.parse()
+                .ok()
+                .filter(|_| digits)
+                .ok_or_else(|| "it must be a whole number without a unit".into())
         }
     }
 }
 
 fn time_of(raw: &Raw) -> Result<Duration, String> {
     match raw {
-        Raw::Integer(n) => u64::try_from(*n).map(Duration::from_secs).map_err(|_| "a time is not negative".into()),
-        Raw::Float(n) => Duration::try_from_secs_f64(*n).map_err(|_| "a time is a number of seconds, not negative".into()),
-        raw => parse_duration(text_of(raw)?.ok_or("a time is a number of seconds, or text with a unit, e.g. \"30s\"")?),
+        Raw::Integer(n) => {
+            u64::try_from(*n).map(Duration::from_secs).map_err(|_| "a time is not negative".into())
+        }
+        Raw::Float(n) => {
+            Duration::try_from_secs_f64(*n).map_err(|_| "a time is a number of seconds, not negative".into())
+        }
+        raw => parse_duration(
+            text_of(raw)?.ok_or("a time is a number of seconds, or text with a unit, e.g. \"30s\"")?,
+        ),
     }
 }
 
@@ -383,7 +408,9 @@ fn ids_of(raw: &Raw, what: &str, look_up: fn(&str) -> Option<u32>) -> Result<Vec
     let mut one = |name: &str| -> Result<(), String> {
         let number = name.bytes().all(|b| b.is_ascii_digit()).then(|| name.parse().ok()).flatten();
         let id = number.or_else(|| look_up(name));
-        ids.push(id.ok_or_else(|| format!("this machine knows no {what} `{name}`: use a name that `getent` finds, or a number"))?);
+        ids.push(id.ok_or_else(|| {
+            format!("this machine knows no {what} `{name}`: use a name that `getent` finds, or a number")
+        })?);
         Ok(())
     };
     match raw {

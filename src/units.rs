@@ -34,9 +34,11 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let factor = match unit {
         "" => 1,
-        unit => find(&SIZE_UNITS, unit).ok_or("a size is a number and B, KB, MB, GB, KiB, MiB or GiB, e.g. `64MiB`")?,
+        unit => find(&SIZE_UNITS, unit)
+            .ok_or("a size is a number and B, KB, MB, GB, KiB, MiB or GiB, e.g. `64MiB`")?,
     };
-    scale(number, factor).map_err(|e| format!("{e}: a size is a whole number of bytes, e.g. `64MiB` or `1.5GiB`"))
+    scale(number, factor)
+        .map_err(|e| format!("{e}: a size is a whole number of bytes, e.g. `64MiB` or `1.5GiB`"))
 }
 
 /// Reads a time: a number and one of ms, s, m, h, d (seconds without one).
@@ -49,7 +51,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "" => NANOS_PER_SECOND,
         unit => find(&TIME_UNITS, unit).ok_or("a time is a number and ms, s, m, h or d, e.g. `30s`")?,
     };
-    let nanos = scale(number, factor).map_err(|e| format!("{e}: a time is a number and ms, s, m, h or d, e.g. `30s` or `500ms`"))?;
+    let nanos = scale(number, factor)
+        .map_err(|e| format!("{e}: a time is a number and ms, s, m, h or d, e.g. `30s` or `500ms`"))?;
     Ok(Duration::from_nanos(nanos))
 }
 
@@ -78,7 +81,8 @@ pub fn format_bytes(bytes: u64) -> String {
 /// A time with the largest unit that divides it, up to minutes; [`parse_duration`] reads it back unchanged.
 pub fn format_duration(time: Duration) -> String {
     let nanos = time.as_nanos();
-    let unit = TIME_UNITS[2..].iter().find(|(_, factor)| nanos != 0 && nanos.is_multiple_of(u128::from(*factor)));
+    let unit =
+        TIME_UNITS[2..].iter().find(|(_, factor)| nanos != 0 && nanos.is_multiple_of(u128::from(*factor)));
     match unit {
         // Below two minutes seconds read better: 90s, 60s.
         Some(("m", _)) if time.as_secs() < 120 => format!("{}s", time.as_secs()),
@@ -139,7 +143,9 @@ mod tests {
             assert_eq!(parse_bytes(&format_bytes(bytes)), Ok(bytes), "{text}");
         }
         assert_eq!(format_bytes(64 << 20), "64MiB");
-        for bad in ["", "MiB", "-1", "1.5", "1.3KiB", "1,5MiB", "12XB", "1e3", ".5MiB", "99999999999999999GiB"] {
+        for bad in
+            ["", "MiB", "-1", "1.5", "1.3KiB", "1,5MiB", "12XB", "1e3", ".5MiB", "99999999999999999GiB"]
+        {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

@@ -20,6 +20,8 @@ use tokio::sync::oneshot;
 
 /// Descriptors kept for the journal, the directories and whatever the libraries open.
 const OTHER_FILES: u64 = 64;
+/// Fewer open lots than this are worth a warning.
+const FEW_LOTS: usize = 1024;
 /// After a fail-stop the last replies have this long to go out.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// Worker threads of the front.
@@ -78,7 +80,8 @@ fn run(loaded: Loaded, env: &Environment) -> u8 {
     }
     let mut config = loaded.config;
     raise_open_files(&mut config);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(*WORKERS.start(), *WORKERS.end());
+    let workers =
+        std::thread::available_parallelism().map_or(2, usize::from).clamp(*WORKERS.start(), *WORKERS.end());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let code = match (runtime, shutdown::listen()) {
         (Ok(runtime), Ok(shutdown)) => {
@@ -108,11 +111,13 @@ fn raise_open_files(config: &mut Config) {
     if lots < config.vault.max_open_lots {
         let least = usize::try_from((limit / 8).max(4)).unwrap_or(4);
         config.vault.max_open_lots = lots.max(least).min(config.vault.max_open_lots);
-        tracing::warn!(
-            limit,
-            max_open_lots = config.vault.max_open_lots,
-            "the limit of open files is low: fewer lot files are held open"
-        );
+        if config.vault.max_open_lots < FEW_LOTS {
+            tracing::warn!(
+                limit,
+                max_open_lots = config.vault.max_open_lots,
+                "the limit of open files is low: fewer lot files are held open"
+            );
+        }
     }
 }
 
@@ -170,7 +175,9 @@ async fn live(config: Config, env: &Environment, log: &OwnLog, shutdown: Shutdow
         }
         Some(end) => fail_stop(end, &shutdown, server).await,
         None => {
-            tracing::error!("the drain did not end in time: what has no reply is of unknown fate, sending it again is safe");
+            tracing::error!(
+                "the drain did not end in time: what has no reply is of unknown fate, sending it again is safe"
+            );
             75
         }
     }
@@ -219,7 +226,8 @@ fn listen(config: &Config, env: &Environment) -> Result<Listening, (u8, String)>
         }
     }
     places::make_socket_dir(&config.socket, env).map_err(|error| (78, error.to_string()))?;
-    let (listener, file) = server::bind(&config.socket, config.socket_mode).map_err(|e| (e.exit_code(), e.to_string()))?;
+    let (listener, file) =
+        server::bind(&config.socket, config.socket_mode).map_err(|e| (e.exit_code(), e.to_string()))?;
     Ok((listener, config.socket.clone(), Some(file)))
 }
 
@@ -236,7 +244,9 @@ fn first_batch(socket: &Path) -> String {
     let lotlog = match beside.filter(|path| path.exists()) {
         Some(path) => quoted(&path),
         // `cargo run` builds the daemon alone.
-        None if std::env::var_os("CARGO").is_some() => "cargo run --release --quiet --bin lotlog --".to_owned(),
+        None if std::env::var_os("CARGO").is_some() => {
+            "cargo run --release --quiet --bin lotlog --".to_owned()
+        }
         None => "lotlog".to_owned(),
     };
     let item = r#"{"sku_local":"SKU001","est_price_mu":45.0,"sell_p60":0.75}"#;
