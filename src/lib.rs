@@ -39,4 +39,5 @@ pub mod storage;
 pub mod systemd;
 pub mod text;
 pub mod units;
+pub mod verify;
 pub mod writer;
