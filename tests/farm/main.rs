@@ -24,19 +24,18 @@ struct Daemon {
 
 impl Daemon {
     fn start(home: &Path) -> Daemon {
+        let busy =
+            ["--segment-bytes", "256KiB", "--checkpoint-interval-seconds", "150ms", "--max-open-lots", "6"];
+        Daemon::start_with(home, &busy)
+    }
+
+    fn start_with(home: &Path, options: &[&str]) -> Daemon {
         let child = Command::new(env!("CARGO_BIN_EXE_lotlogd"))
             .arg("--data-dir")
             .arg(home.join("data"))
             .arg("--socket")
             .arg(home.join("s"))
-            .args([
-                "--segment-bytes",
-                "256KiB",
-                "--checkpoint-interval-seconds",
-                "150ms",
-                "--max-open-lots",
-                "6",
-            ])
+            .args(options)
             .args(["--sync-interval-seconds", "100ms", "-q"])
             .stderr(Stdio::inherit())
             .spawn()
@@ -115,7 +114,7 @@ fn produce(socket: PathBuf, producer: u64, seed: u64, stop: Arc<AtomicBool>) -> 
     let options = SessionOptions { timeout: PATIENCE, max_unsettled_batches: 8, ..SessionOptions::default() };
     let mut session = Session::open(&socket, &format!("p{producer}"), options).unwrap();
     let mut ledger = Ledger::default();
-    let mut settle = |session: &mut Session, ledger: &mut Ledger| match session.next_settled().unwrap() {
+    let settle = |session: &mut Session, ledger: &mut Ledger| match session.next_settled().unwrap() {
         None => false,
         Some(settled) => {
             assert!(settled.result.is_ok(), "{:?}", settled.result);
@@ -338,16 +337,33 @@ fn verify_finds_each_kind_of_planted_damage_and_names_the_place() {
     check([lines[0], lines[2], lines[1], &lines[3..].concat()].concat(), "split_batch", 3);
     let again = String::from_utf8(lines[..2].concat()).unwrap().replace("+00:00", "+00:01");
     check([good.as_slice(), again.as_bytes()].concat(), "doubled", 11);
+}
 
-    std::fs::write(&lot, &good).unwrap();
-    let mut segments: Vec<PathBuf> =
-        std::fs::read_dir(data.join("journal")).unwrap().map(|e| e.unwrap().path()).collect();
-    segments.sort();
-    let mut bytes = std::fs::read(&segments[0]).unwrap();
-    bytes[4096 + 20] ^= 1;
-    std::fs::write(&segments[0], &bytes).unwrap();
+#[test]
+fn a_damaged_journal_is_found_and_the_daemon_does_not_start_on_it() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    let mut daemon = Daemon::start_with(home.path(), &[]);
+    wait_for_socket(&daemon);
+    let mut session = Session::open(&daemon.socket(), "v", SessionOptions::default()).unwrap();
+    for batch in 0..5 {
+        let item = format!(r#"{{"sku_local":"item of batch {batch}"}}"#);
+        session.submit(&format!(r#"{{"context":{{"lot_id":"V"}},"items":[{item}]}}"#)).unwrap();
+        session.next_settled().unwrap();
+    }
+    daemon.signal(rustix::process::Signal::KILL);
+    daemon.child.wait().unwrap();
+    assert!(verify(&data).unwrap().is_good());
+    let segment = data.join("journal/0000000000000001.wal");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(15).position(|w| w == b"item of batch 1").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
     let report = verify(&data).unwrap();
     assert_eq!(report.findings[0].kind, "journal_damaged", "{report:?}");
-    let mut refused = Daemon::start(home.path());
+    assert!(
+        report.findings[0].offset < at as u64 && report.findings[0].file.ends_with("0000000000000001.wal")
+    );
+    let mut refused = Daemon::start_with(home.path(), &[]);
     assert_eq!(refused.wait(), Some(65));
 }
