@@ -7,11 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::background::{Done, Job, Lane};
-use crate::config::VaultConfig;
-use crate::frame::{Content, PROLOGUE_BYTES, Position};
+use crate::background::{Done, Job};
+use crate::frame::{Content, PROLOGUE_BYTES};
 use crate::journal::For;
-use crate::writer::{Now, Vault, VaultError};
+use crate::vault::{Now, UnderWay, Vault, VaultError};
 
 /// A checkpoint is made when the journal holds this many segments.
 pub const SEGMENTS_PER_CHECKPOINT: usize = 8;
@@ -31,55 +30,6 @@ const STEP_INTERVAL: Duration = Duration::from_millis(20);
 const REMEMBERED_LOTS: usize = 200_000;
 /// After a checkpoint found no room in the journal it is tried again this much later.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
-
-/// The state of checkpoints.
-#[derive(Debug)]
-pub struct Checkpointing {
-    lane: Lane,
-    under_way: Option<UnderWay>,
-    last_end: Instant,
-    not_before: Instant,
-    /// Batches below this lsn are covered by the last checkpoint.
-    covered_lsn: u64,
-    /// Running time at `started`, in seconds.
-    running_before: u64,
-    started: Instant,
-}
-
-#[derive(Debug)]
-struct UnderWay {
-    id: u128,
-    begin: Position,
-    next_lsn: u64,
-    /// The next session row to write; `None` when all are.
-    cursor: Option<usize>,
-    lots_synced: bool,
-}
-
-impl Checkpointing {
-    /// No checkpoint under way; `running_seconds` is the daemon's running time before this start.
-    pub fn new(lane: Lane, covered_lsn: u64, running_seconds: u64, now: Instant) -> Checkpointing {
-        Checkpointing {
-            lane,
-            under_way: None,
-            last_end: now,
-            not_before: now,
-            covered_lsn,
-            running_before: running_seconds,
-            started: now,
-        }
-    }
-
-    /// The daemon's running time in seconds, over all its lives.
-    pub fn running_seconds(&self, now: Instant) -> u64 {
-        self.running_before + now.saturating_duration_since(self.started).as_secs()
-    }
-
-    fn due_at(&self, config: &VaultConfig, next_lsn: u64) -> Option<Instant> {
-        (next_lsn > self.covered_lsn)
-            .then(|| (self.last_end + config.checkpoint_interval).max(self.not_before))
-    }
-}
 
 impl Vault {
     pub(crate) fn checkpoint_deadline(&self, now: Instant) -> Option<Instant> {

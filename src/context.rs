@@ -4,9 +4,11 @@
 use std::ops::Range;
 
 use crate::batch::{Body, Code, LotId, Refusal, STAMP_BYTES, SessionId};
-use crate::record::{BLANK_STAMP, Reserved, Tally};
-use crate::scan::{Fault, Scanner, Value};
+use crate::record::BLANK_STAMP;
+use crate::scan::Scanner;
+use crate::tally::{Reserved, Tally};
 use crate::text;
+use crate::token::{Fault, Value};
 
 /// The known keys that are copied, in the order of the record; the first [`FLAT`] stand in it twice.
 static KEYS: [&str; 6] = [

@@ -216,6 +216,8 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     Stat {
         bytes: u64::try_from(stat.st_size).unwrap_or(0),
         id: (stat.st_dev, stat.st_ino),
+        // Its width differs between machines.
+        #[allow(clippy::unnecessary_cast)]
         links: stat.st_nlink as u64,
         regular: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
     }

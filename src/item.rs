@@ -2,9 +2,10 @@
 //! copies the others. Does not know the context.
 
 use crate::number;
-use crate::record::{Reserved, Tally};
-use crate::scan::{Fault, Number, Scanner, Text, Value};
+use crate::scan::Scanner;
+use crate::tally::{Reserved, Tally};
 use crate::text;
+use crate::token::{Fault, Number, Text, Value};
 
 /// What is stored of a field's values.
 #[derive(Clone, Copy, PartialEq, Eq)]

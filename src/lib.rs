@@ -1,6 +1,61 @@
 //! lotlog: a durable logging daemon for auction-lot predictions.
+//!
+//! Many optimiser processes send prediction batches over a Unix socket to **one writer**, which puts them in
+//! order, turns them into JSONL records and appends them to one file per lot: whole, once, kept. The binary
+//! `lotlogd` is the daemon, `lotlog` its companion; `docs/protocol.md` is the contract with producers.
+//!
+//! # The way of a batch
+//!
+//! ```text
+//!  producers            FRONT (async, tokio)                    HATCH        VAULT (one plain thread)
+//!  ---------            --------------------                    -----        ------------------------
+//!  client == socket ==> server -> connection -> protocol    ==> queue ==>    writer -> journal -> apply -> lots
+//!                                    |   item, context, record                 |                     |
+//!         <== replies ==          connection <- replies     <== ticket <==   writer              storage -> disk
+//!                                                                            recovery (before the door opens)
+//! ```
+//! 1. [`connection`] reads a line, [`protocol`] decodes it, [`item`] and [`context`] normalise it: each item
+//!    becomes the text of its record up to the context. All checks that need no state happen here.
+//! 2. [`queue`] carries it over, with a ticket that is answered exactly once.
+//! 3. [`writer`] takes what waits as a group: session check, lsn, timestamp, one [`frame`] a batch.
+//! 4. The group goes to the [`journal`]; `written` tickets are answered.
+//! 5. One `fdatasync` of the journal, however many lots and producers; then [`apply`] appends to the [`lots`],
+//!    page cache only, and `synced` tickets are answered. [`writer`] states the promise above `commit_group`.
+//! 6. [`checkpoint`] syncs lot files in the background, so that the journal can be trimmed; after a crash
+//!    [`recovery`] redoes what the journal has and the lots may not.
+//!
+//! # Rooms, in reading order
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`batch`] | the cargo: lot, session, batch, refusal, outcome |
+//! | [`config`], [`settings`], [`load`], [`places`], [`units`] | every limit by name; the table of settings; how they are loaded; where things are; sizes and times as text |
+//! | [`protocol`], [`scan`], [`token`], [`text`], [`number`] | the wire; a strict JSON scanner; its tokens; strings; numbers by their digits |
+//! | [`item`], [`context`], [`record`], [`tally`] | the record: its two halves, composing its lines, and what of a request was not stored |
+//! | [`server`], [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`] | the door; one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page |
+//! | [`queue`] | the hatch: submissions, tickets, the budget of bytes in flight |
+//! | [`vault`], [`writer`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; into the lot files; checkpoints; clock and space |
+//! | [`sessions`] | what each session stored last |
+//! | [`frame`], [`journal`], [`chain`] | journal bytes; writing them; reading them back and deciding what they mean |
+//! | [`lots`], [`hands`], [`quarantine`] | lot files; what others did to them; what is set aside |
+//! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
+//! | [`background`] | the vault's helpers: segments prepared and removed, lots synced |
+//! | [`storage`], [`disk`] | the disk seam with its failure latch; the real disk |
+//! | [`metrics`] | counters and quantiles |
+//! | [`shutdown`], [`systemd`], [`ownlog`], [`check`] | signals; readiness and watchdog; the own log; `--check` |
+//! | [`client`], [`session`] | the producer's side: one connection; a session that resends and renumbers |
+//! | [`verify`] | reading a data directory and saying what is wrong with it |
+//!
+//! # Deliberately absent
+//!
+//! The vault knows no sockets and no runtime; the front knows no files; nothing of the vault opens a file but
+//! through [`storage`]; nothing outside [`item`], [`context`] and [`record`] knows the record; nothing in the
+//! vault reads the clock but its loop (time is an argument); nothing is unbounded; a scan never writes. There
+//! is no network code: forwarding is another process's work, from the same journal. `tests/tidy.rs` holds what
+//! of this can be held.
 
 pub mod allowance;
+pub mod apply;
 pub mod background;
 pub mod batch;
 pub mod chain;
@@ -12,10 +67,13 @@ pub mod connection;
 pub mod context;
 pub mod disk;
 pub mod frame;
+pub mod hands;
 pub mod inbox;
 pub mod item;
 pub mod journal;
+pub mod load;
 pub mod lots;
+pub mod means;
 pub mod metrics;
 pub mod number;
 pub mod ownlog;
@@ -24,10 +82,12 @@ pub mod places;
 pub mod protocol;
 pub mod quarantine;
 pub mod queue;
+pub mod rebase;
 pub mod record;
 pub mod recovery;
 pub mod redo;
 pub mod replies;
+pub mod rewrite;
 pub mod scan;
 pub mod server;
 pub mod session;
@@ -37,7 +97,10 @@ pub mod shutdown;
 pub mod status;
 pub mod storage;
 pub mod systemd;
+pub mod tally;
 pub mod text;
+pub mod token;
 pub mod units;
+pub mod vault;
 pub mod verify;
 pub mod writer;

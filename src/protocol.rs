@@ -6,9 +6,11 @@ use crate::batch::{Batch, Body, Code, Durability, LotId, Outcome, Refusal, Sessi
 use crate::config::Limits;
 use crate::context::Context;
 use crate::item::Items;
-use crate::record::{self, Tally};
-use crate::scan::{Fault, Scanner, Value};
+use crate::record;
+use crate::scan::Scanner;
+use crate::tally::Tally;
 use crate::text;
+use crate::token::{Fault, Value};
 
 /// A decoded request.
 #[derive(Debug)]

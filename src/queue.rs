@@ -157,6 +157,7 @@ impl Sender {
     ///
     /// # Errors
     /// The submission, when the queue is full or the vault is gone.
+    #[allow(clippy::result_large_err)] // the very thing, given back
     pub fn try_send(&self, submission: Submission) -> Result<(), Submission> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(submission);

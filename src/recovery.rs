@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 use crate::background::{Lane, PREPARING_SUFFIX, SYNCING_MARKER};
 use crate::batch::{Batch, Body, Durability, LotId, SessionId, decode_stem};
 use crate::chain::{self, Decision, Scanned};
-use crate::checkpoint::Checkpointing;
 use crate::config::VaultConfig;
 use crate::disk::{RealDisk, TakeError};
 use crate::frame::{FORMAT_VERSION, Position, segment_name};
 use crate::journal::Journal;
 use crate::lots::{FRESH_SUFFIX, LOT_SUFFIX, Lots};
+use crate::means::SPACE_RESERVE_BYTES;
 use crate::metrics::Metrics;
-use crate::redo::{REBASE_NAME, Range, Redo, RedoError, Stranded, Told};
+use crate::rebase::REBASE_NAME;
+use crate::redo::{Range, Redo, RedoError, Stranded, Told};
 use crate::sessions::{Last, Sessions};
 use crate::storage::{Dir, How, Storage, StorageError};
-use crate::writer::{Now, Pending, SPACE_RESERVE_BYTES, Staged, Vault, VaultError};
+use crate::vault::{Checkpointing, Now, Parts, Pending, Staged, Vault, VaultError};
 
 /// On a small disk a segment takes at most this part of the free space.
 const SEGMENT_SHARE: u64 = 16;
@@ -332,17 +333,15 @@ fn begin(
     }
     let lane = around.lane("lot syncs", storage).map_err(OpenError::Thread)?;
     let checkpointing = Checkpointing::new(lane, told.next_lsn, told.running_seconds, now.mono);
-    Ok(Vault::assemble(
-        storage.clone(),
-        config.clone(),
-        metrics.clone(),
+    let parts = Parts {
         journal,
         lots,
         sessions,
         checkpointing,
-        (told.next_lsn, told.stamp_micros),
-        now.mono,
-    ))
+        next_lsn: told.next_lsn,
+        stamp_micros: told.stamp_micros,
+    };
+    Ok(Vault::assemble(storage.clone(), config.clone(), metrics.clone(), parts, now.mono))
 }
 
 /// Removes what the new chain has made needless: segments, oldest first, then what recovery kept for itself.

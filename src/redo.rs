@@ -9,11 +9,9 @@ use crate::chain;
 use crate::frame::{BatchFrame, Content, Frame, Position, SessionRow};
 use crate::lots::{FRESH_SUFFIX, file_name};
 use crate::quarantine;
-use crate::record;
-use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
-
-/// What recovery keeps of where rebased lots begin, until the new chain counts.
-pub const REBASE_NAME: &str = "rebase";
+use crate::rebase;
+use crate::rewrite::{Files, LotRedo, each_chunk, write_batch};
+use crate::storage::{Dir, File, How, Storage, StorageError};
 
 /// Which part of the journal is redone.
 #[derive(Clone, Copy, Debug)]
@@ -24,23 +22,6 @@ pub struct Range {
     pub begin: Position,
     /// The first place without a valid frame.
     pub hole: Position,
-}
-
-/// One lot that has batches to redo.
-#[derive(Debug)]
-pub struct LotRedo {
-    /// Where its first batch stood when it was journalled.
-    first_offset: u64,
-    /// Bytes of all its lines.
-    bytes: u64,
-    /// Where its first batch goes now.
-    base: u64,
-    /// Length of the file as found; `None` where there is none.
-    found: Option<u64>,
-    /// Something is there that is neither redo bytes nor NUL.
-    foreign: bool,
-    /// Why the file cannot be used.
-    unusable: Option<String>,
 }
 
 /// A batch to be kept pending: its lot's file cannot be written.
@@ -201,7 +182,7 @@ impl<'a> Redo<'a> {
     /// # Errors
     /// [`RedoError`].
     pub fn look(&mut self) -> Result<(), RedoError> {
-        let recorded = self.read_rebase()?;
+        let recorded = rebase::read(self.storage, self.range.id)?;
         let mut rebased = false;
         for (stem, lot) in &mut self.lots {
             let file = match self.storage.open(Dir::Lots, &file_name(stem), How::Read) {
@@ -244,7 +225,8 @@ impl<'a> Redo<'a> {
             );
         }
         if rebased {
-            self.write_rebase()?;
+            let moved = self.lots.iter().filter(|(_, lot)| lot.base != lot.first_offset);
+            rebase::write(self.storage, self.range.id, moved.map(|(stem, lot)| (stem.as_str(), lot.base)))?;
         }
         self.compare()
     }
@@ -396,159 +378,9 @@ impl<'a> Redo<'a> {
         storage.sync_dir(Dir::Lots)?;
         Ok(stranded)
     }
-
-    /// The bases that an earlier, unfinished recovery of the same range has recorded.
-    fn read_rebase(&self) -> Result<HashMap<String, u64>, StorageError> {
-        let file = match self.storage.open(Dir::Journal, REBASE_NAME, How::Read) {
-            Ok(file) => file,
-            Err(e) if e.source.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
-            Err(e) => return Err(e),
-        };
-        let mut bytes = vec![0; usize::try_from(file.stat()?.bytes).unwrap_or(0)];
-        let got = file.read_full(0, &mut bytes)?;
-        Ok(parse_rebase(&bytes[..got], self.range.id).unwrap_or_default())
-    }
-
-    fn write_rebase(&self) -> Result<(), StorageError> {
-        let mut text = format!("{:032x}\n", self.range.id);
-        for (stem, lot) in &self.lots {
-            if lot.base != lot.first_offset {
-                text.push_str(&format!("{} {stem}\n", lot.base));
-            }
-        }
-        text.push_str(&format!("{:08x}\n", crc32c::crc32c(text.as_bytes())));
-        let name = format!("{REBASE_NAME}.new");
-        let file = self.storage.open(Dir::Journal, &name, How::Replace)?;
-        file.write_all(0, text.as_bytes()).map_err(|(_, e)| e)?;
-        file.sync()?;
-        self.storage.rename(Dir::Journal, &name, REBASE_NAME, true)?;
-        self.storage.sync_dir(Dir::Journal)
-    }
-}
-
-impl LotRedo {
-    /// Where a batch goes now.
-    fn place(&self, batch: &BatchFrame<'_>) -> u64 {
-        self.base + (batch.lot_offset - self.first_offset)
-    }
-}
-
-/// The bases of a rebase file, if it is whole and of this range.
-fn parse_rebase(bytes: &[u8], id: u128) -> Option<HashMap<String, u64>> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let (body, crc) = text.strip_suffix('\n')?.rsplit_once('\n')?;
-    let body = &text[..body.len() + 1];
-    if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(body.as_bytes()) {
-        return None;
-    }
-    let mut lines = body.lines();
-    if u128::from_str_radix(lines.next()?, 16).ok()? != id {
-        return None;
-    }
-    lines
-        .map(|line| line.split_once(' ').and_then(|(base, stem)| Some((stem.to_owned(), base.parse().ok()?))))
-        .collect()
 }
 
 fn ends_line(file: &File, offset: u64) -> Result<bool, StorageError> {
     let mut byte = [0];
     Ok(file.read_full(offset - 1, &mut byte)? == 1 && byte[0] == b'\n')
-}
-
-/// Gives a batch's lines in chunks of about [`WRITE_BYTES`].
-fn each_chunk(
-    batch: &BatchFrame<'_>,
-    lines: &mut Vec<u8>,
-    mut each: impl FnMut(&[u8]) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
-    lines.clear();
-    for item in batch.items.split_inclusive(|b| *b == b'\n') {
-        record::compose(item, batch.suffix, lines);
-        if lines.len() >= WRITE_BYTES {
-            each(lines)?;
-            lines.clear();
-        }
-    }
-    if lines.is_empty() { Ok(()) } else { each(lines) }
-}
-
-fn write_batch(
-    storage: &Storage,
-    batch: &BatchFrame<'_>,
-    lot: &LotRedo,
-    rewrite: bool,
-    files: &mut Files,
-    lines: &mut Vec<u8>,
-    most_open: usize,
-) -> Result<(), StorageError> {
-    let mut at = lot.place(batch);
-    let file = match files.by_stem.get(batch.lot) {
-        Some(file) => file.clone(),
-        None => {
-            let file = if rewrite || lot.found.is_none() {
-                let name = format!("{}{FRESH_SUFFIX}", batch.lot);
-                if at == lot.base {
-                    let file = storage.open(Dir::Lots, &name, How::Replace)?;
-                    copy_prefix(storage, batch.lot, lot, &file)?;
-                    file
-                } else {
-                    storage.open(Dir::Lots, &name, How::Write)?
-                }
-            } else {
-                storage.open(Dir::Lots, &file_name(batch.lot), How::Write)?
-            };
-            // Closed with unsynced bytes a later error of the disk would be lost.
-            files.add(batch.lot, file.clone(), most_open, File::sync)?;
-            file
-        }
-    };
-    each_chunk(batch, lines, |chunk| {
-        file.write_all(at, chunk).map_err(|(_, e)| e)?;
-        at += chunk.len() as u64;
-        Ok(())
-    })
-}
-
-/// Copies what stands before the redo into the file that will replace it.
-fn copy_prefix(storage: &Storage, stem: &str, lot: &LotRedo, into: &File) -> Result<(), StorageError> {
-    if lot.found.is_none() || lot.base == 0 {
-        return Ok(());
-    }
-    let from = storage.open(Dir::Lots, &file_name(stem), How::Read)?;
-    let mut buffer = vec![0; WRITE_BYTES];
-    let mut at = 0;
-    while at < lot.base {
-        let some = buffer.len().min(usize::try_from(lot.base - at).unwrap_or(usize::MAX));
-        let got = from.read_full(at, &mut buffer[..some])?;
-        if got == 0 {
-            break;
-        }
-        into.write_all(at, &buffer[..got]).map_err(|(_, e)| e)?;
-        at += got as u64;
-    }
-    Ok(())
-}
-
-/// A bounded set of open files.
-#[derive(Default)]
-struct Files {
-    by_stem: HashMap<String, File>,
-}
-
-impl Files {
-    fn add(
-        &mut self,
-        stem: &str,
-        file: File,
-        most: usize,
-        mut before_close: impl FnMut(&File) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        if self.by_stem.len() >= most {
-            for (_, old) in self.by_stem.drain() {
-                before_close(&old)?;
-            }
-        }
-        self.by_stem.insert(stem.to_owned(), file);
-        Ok(())
-    }
 }

@@ -1,187 +1,27 @@
 //! The single writer: takes groups of submissions, puts them in order, journals them, syncs, appends to the
-//! lot files and answers the tickets. Knows no sockets and no runtime, and reads no clock: time is an argument.
+//! lot files and answers the tickets. Knows no sockets and no runtime, and reads no clock but in its loop.
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::batch::{Batch, Code, Durability, Outcome, Refusal, STAMP_BYTES};
-use crate::checkpoint::{Checkpointing, SEGMENTS_BACK_PRESSURE};
-use crate::config::VaultConfig;
-use crate::frame::{self, BatchFrame, Content};
-use crate::journal::{For, Journal};
-use crate::lots::{Look, Lot, Lots, Trouble};
-use crate::metrics::Metrics;
-use crate::queue::{Next, Receiver, Submission, Ticket};
+use crate::apply::PENDING_RETRY;
+use crate::batch::{Batch, Code, Durability, Outcome, Refusal};
+use crate::checkpoint::SEGMENTS_BACK_PRESSURE;
+use crate::frame::{self, Content};
+use crate::journal::For;
+use crate::lots::{Look, Lot};
+use crate::means::stamp_text;
+use crate::queue::{GROUP_BYTES, Next, Receiver, Submission, Ticket};
 use crate::record;
-use crate::sessions::{Last, Sessions, Verdict};
-use crate::storage::{Dir, Storage, StorageError, WRITE_BYTES};
+use crate::sessions::{Last, Verdict};
+use crate::vault::{Now, Staged, Vault, VaultError, no_space, unavailable};
 
-/// Free space that batches leave on the lots' file system, in bytes.
-pub const SPACE_RESERVE_BYTES: u64 = 4 << 20;
 /// Most journalled bytes that wait for a sync.
 pub const UNSYNCED_BYTES: u64 = 8 << 20;
-/// How long free space is believed.
-const SPACE_BELIEF: Duration = Duration::from_millis(250);
-/// How often a batch that could not be written to its lot is tried again.
-const PENDING_RETRY: Duration = Duration::from_millis(250);
-/// After this long a `synced` ticket of a lot that cannot be written ends its connection: nobody can say yet.
-const PENDING_PATIENCE: Duration = Duration::from_secs(5);
-/// So often a lot file that somebody else keeps changing is taken anew before its batches wait.
-const CHANGED_ROUNDS: usize = 3;
-/// Timestamps go on from the last one while the wall clock is behind it by less than this.
-const CLOCK_STEP_MICROS: i64 = 3600 * 1_000_000;
-
-/// The moment, as the writer's caller reads it.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Microseconds since 1970, UTC.
-    pub wall_micros: i64,
-    /// The clock that never steps.
-    pub mono: Instant,
-}
-
-impl Now {
-    /// Reads both clocks.
-    pub fn read() -> Now {
-        Now { wall_micros: chrono::Utc::now().timestamp_micros(), mono: Instant::now() }
-    }
-}
-
-/// Fail-stop: the disk failed, nothing more is acknowledged, the process must end.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}; nothing more is acknowledged, and lotlogd exits: check the disk, then start it again")]
-pub struct VaultError(pub String);
-
-impl From<StorageError> for VaultError {
-    fn from(error: StorageError) -> VaultError {
-        VaultError(error.to_string())
-    }
-}
-
-/// A batch that is in the journal, but not yet in its lot file.
-#[derive(Debug)]
-pub(crate) struct Staged {
-    pub lsn: u64,
-    pub lot: Lot,
-    pub lot_offset: u64,
-    pub batch: Batch,
-    pub stamp_micros: i64,
-    /// Answered when the batch is in its lot file.
-    pub waiting: Vec<(Ticket, Outcome)>,
-}
-
-impl Staged {
-    pub(crate) fn frame<'a>(&'a self, stem: &'a str) -> BatchFrame<'a> {
-        let (session, seq) = self.batch.session.as_ref().map_or(("", 0), |(name, seq)| (name.as_str(), *seq));
-        BatchFrame {
-            lot: stem,
-            lot_offset: self.lot_offset,
-            records: self.batch.records,
-            lines_bytes: self.batch.lines_bytes,
-            stamp_micros: self.stamp_micros,
-            session,
-            seq,
-            content_hash: self.batch.content_hash,
-            suffix: &self.batch.body.suffix,
-            items: &self.batch.body.items,
-        }
-    }
-
-    pub(crate) fn frame_bytes(&self, stem: &str) -> u64 {
-        let session = self.batch.session.as_ref().map_or("", |(name, _)| name.as_str());
-        frame::batch_frame_bytes(stem, session, &self.batch.body.suffix, &self.batch.body.items)
-    }
-}
-
-/// A committed batch that could not be written to its lot file yet.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub staged: Staged,
-    /// Lack of space, which refuses all batches meanwhile; otherwise only this lot's.
-    pub for_space: bool,
-    pub why: String,
-    pub since: Instant,
-}
-
-/// Batches in hand whose lot file turned out to be changed by somebody else.
-struct Changed {
-    lot: Lot,
-    batches: Vec<Staged>,
-    why: String,
-}
-
-/// The vault: everything behind the queue.
-pub struct Vault {
-    pub(crate) storage: Storage,
-    pub(crate) config: VaultConfig,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) journal: Journal,
-    pub(crate) lots: Lots,
-    pub(crate) sessions: Sessions,
-    pub(crate) next_lsn: u64,
-    pub(crate) stamp_micros: i64,
-    /// Journalled, in lsn order, not all synced.
-    pub(crate) staged: Vec<Staged>,
-    pub(crate) pending: Vec<Pending>,
-    pub(crate) checkpointing: Checkpointing,
-    /// Tickets to answer as soon as the buffered frames are handed to the kernel.
-    after_flush: Vec<(Ticket, Outcome)>,
-    sync_waiters: Vec<Ticket>,
-    /// Somebody waits for the next sync.
-    sync_wanted: bool,
-    oldest_unsynced: Option<Instant>,
-    group_lots: HashSet<Lot>,
-    space: Space,
-    pending_retry_at: Instant,
-    lines: Vec<u8>,
-}
-
-/// What is believed of the lots' file system.
-#[derive(Debug)]
-struct Space {
-    free_bytes: u64,
-    probed: Option<Instant>,
-    lacking: bool,
-}
+// A group fits into what may wait for a sync, so that a commit never splits one for its size alone.
+const _: () = assert!(GROUP_BYTES as u64 <= UNSYNCED_BYTES);
 
 impl Vault {
-    /// Puts the parts together; recovery does this, once it knows them.
-    pub(crate) fn assemble(
-        storage: Storage,
-        config: VaultConfig,
-        metrics: Arc<Metrics>,
-        journal: Journal,
-        lots: Lots,
-        sessions: Sessions,
-        checkpointing: Checkpointing,
-        (next_lsn, stamp_micros): (u64, i64),
-        now: Instant,
-    ) -> Vault {
-        Vault {
-            storage,
-            config,
-            metrics,
-            journal,
-            lots,
-            sessions,
-            next_lsn,
-            stamp_micros,
-            staged: Vec::new(),
-            pending: Vec::new(),
-            checkpointing,
-            after_flush: Vec::new(),
-            sync_waiters: Vec::new(),
-            sync_wanted: false,
-            oldest_unsynced: None,
-            group_lots: HashSet::new(),
-            space: Space { free_bytes: 0, probed: None, lacking: false },
-            pending_retry_at: now,
-            lines: Vec::new(),
-        }
-    }
-
     /// Commits a group. This is the promise, and its order is the reason that it holds:
     ///
     /// * **Whole.** A batch is one frame with one checksum: recovery finds all of it or none. Its lines are
@@ -319,42 +159,6 @@ impl Vault {
         Ok(())
     }
 
-    /// Why no batch of this size, or none for this lot, can be taken now.
-    fn lacks(&mut self, stem: &str, lines_bytes: u64, now: Instant) -> Option<Refusal> {
-        let blocked = self.pending.iter().find(|p| p.for_space || p.staged.batch.lot.stem() == stem);
-        if let Some(pending) = blocked {
-            return Some(if pending.for_space {
-                no_space(&pending.why)
-            } else {
-                unavailable(stem, &pending.why)
-            });
-        }
-        let needed = lines_bytes + SPACE_RESERVE_BYTES;
-        let stale = self.space.probed.is_none_or(|at| now.duration_since(at) >= SPACE_BELIEF);
-        if stale || (self.space.free_bytes < needed && !self.space.lacking) {
-            let on_the_way: u64 = self.staged.iter().map(|s| s.batch.lines_bytes).sum();
-            // Where the question itself fails, the writes will tell.
-            let free = self.storage.free_bytes(Dir::Lots).unwrap_or(u64::MAX);
-            self.space.free_bytes = free.saturating_sub(on_the_way);
-            self.space.probed = Some(now);
-        }
-        let lacking = self.space.free_bytes < needed;
-        self.space_is_lacking(lacking);
-        lacking.then(|| {
-            no_space(&format!("{} bytes are free for lot files, {needed} are needed", self.space.free_bytes))
-        })
-    }
-
-    fn space_is_lacking(&mut self, lacking: bool) {
-        if lacking && !self.space.lacking {
-            tracing::warn!("no space: batches are refused until there is room again");
-        } else if !lacking && self.space.lacking {
-            tracing::info!("there is space again: batches are taken");
-        }
-        self.space.lacking = lacking;
-        self.metrics.no_space.store(lacking, Relaxed);
-    }
-
     /// Looks at the batch's lot. If somebody else has changed it, what is in hand is finished and a
     /// checkpoint made before the file is taken as it is: no redo may reach back past the change.
     fn open_lot(&mut self, stem: &str, now: Now) -> Result<Result<Lot, Refusal>, VaultError> {
@@ -391,7 +195,7 @@ impl Vault {
         })
     }
 
-    fn report_set_aside(&mut self) {
+    pub(crate) fn report_set_aside(&mut self) {
         for aside in self.lots.take_set_aside() {
             tracing::warn!(
                 lot = aside.stem,
@@ -468,203 +272,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Appends synced batches to their lot files, the batches of a lot together. What cannot be written
-    /// stays pending: it is committed.
-    fn apply(&mut self, mut staged: Vec<Staged>, now: Now) -> Result<(), VaultError> {
-        // Stable: the batches of a lot stay in lsn order.
-        staged.sort_by_key(|s| s.lot);
-        let mut changed = Vec::new();
-        let mut rest = staged.into_iter().peekable();
-        while let Some(first) = rest.next() {
-            let lot = first.lot;
-            let mut batches = vec![first];
-            while let Some(next) = rest.next_if(|s| s.lot == lot) {
-                batches.push(next);
-            }
-            changed.extend(self.apply_lot(lot, batches, now)?);
-        }
-        self.apply_changed(changed, now)?;
-        self.note_synced();
-        Ok(())
-    }
-
-    /// The last lsn below which everything is synced and in its lot file.
-    fn note_synced(&self) {
-        let lowest =
-            self.pending.iter().map(|p| p.staged.lsn).chain(self.staged.first().map(|s| s.lsn)).min();
-        self.metrics.synced_lsn.store(lowest.unwrap_or(self.next_lsn) - 1, Relaxed);
-    }
-
-    /// Appends batches of one lot, in order; gives them back if somebody else has changed the file.
-    fn apply_lot(
-        &mut self,
-        lot: Lot,
-        mut batches: Vec<Staged>,
-        now: Now,
-    ) -> Result<Option<Changed>, VaultError> {
-        let (done, trouble) = match self.lots.check(lot) {
-            _ if self.pending.iter().any(|p| p.staged.lot == lot) => (
-                0,
-                Some(Trouble::Unavailable("an earlier batch of this lot is not in its file yet".to_owned())),
-            ),
-            Ok(()) => self.append(lot, &batches),
-            Err(trouble) => (0, Some(trouble)),
-        };
-        for staged in batches.drain(..done) {
-            self.metrics.bytes_written.fetch_add(staged.batch.lines_bytes, Relaxed);
-            for (ticket, outcome) in staged.waiting {
-                ticket.answer(outcome);
-            }
-        }
-        match trouble {
-            None => {}
-            Some(Trouble::Changed(why)) => return Ok(Some(Changed { lot, batches, why })),
-            Some(trouble) => self.keep_pending(batches, trouble, now)?,
-        }
-        Ok(None)
-    }
-
-    /// Places batches anew whose lot file somebody else has changed: behind what is there now, after a
-    /// checkpoint that holds copies of them at their new place, so that no redo reaches back past the change.
-    fn apply_changed(&mut self, mut changed: Vec<Changed>, now: Now) -> Result<(), VaultError> {
-        for round in 1.. {
-            if changed.is_empty() {
-                break;
-            }
-            let kept = self.pending.len();
-            let mut counts = Vec::new();
-            for Changed { lot, mut batches, why } in changed.drain(..) {
-                let stem = self.lots.stem(lot);
-                tracing::warn!(
-                    lot = stem,
-                    change = why,
-                    "somebody else has changed a lot file: it is taken as it now is"
-                );
-                let usable = matches!(self.lots.adopt(lot)?, Look::Ready(_));
-                for staged in &mut batches {
-                    staged.lot_offset = self.lots.plan(lot, staged.batch.lines_bytes);
-                }
-                counts.push((lot, batches.len(), usable && round < CHANGED_ROUNDS, why.clone()));
-                let hold = |staged| Pending { staged, for_space: false, why: why.clone(), since: now.mono };
-                self.pending.extend(batches.into_iter().map(hold));
-            }
-            self.report_set_aside();
-            self.checkpoint_now(now)?;
-            let mut placed = self.pending.split_off(kept).into_iter().map(|p| p.staged);
-            for (lot, count, usable, why) in counts {
-                let batches: Vec<Staged> = placed.by_ref().take(count).collect();
-                if usable {
-                    changed.extend(self.apply_lot(lot, batches, now)?);
-                } else {
-                    self.keep_pending(batches, Trouble::Unavailable(why), now)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the lines of batches; gives how many batches are wholly in the file.
-    fn append(&mut self, lot: Lot, batches: &[Staged]) -> (usize, Option<Trouble>) {
-        let mut lines = std::mem::take(&mut self.lines);
-        let mut trouble = None;
-        'all: for staged in batches {
-            // What an earlier attempt got into the file is not written again.
-            let in_file = self.lots.written(lot) + lines.len() as u64;
-            let mut skip = in_file.saturating_sub(staged.lot_offset);
-            for item in staged.batch.body.items.split_inclusive(|b| *b == b'\n') {
-                let before = lines.len();
-                record::compose(item, &staged.batch.body.suffix, &mut lines);
-                if skip > 0 {
-                    let cut = usize::try_from(skip).unwrap_or(usize::MAX).min(lines.len() - before);
-                    lines.drain(before..before + cut);
-                    skip -= cut as u64;
-                }
-                if lines.len() >= WRITE_BYTES {
-                    if let Err(found) = self.lots.append(lot, &lines) {
-                        trouble = Some(found);
-                        break 'all;
-                    }
-                    lines.clear();
-                }
-            }
-        }
-        if trouble.is_none() && !lines.is_empty() {
-            trouble = self.lots.append(lot, &lines).err();
-        }
-        lines.clear();
-        lines.shrink_to(2 * WRITE_BYTES);
-        self.lines = lines;
-        if trouble.is_none() {
-            trouble = self.lots.publish(lot).err();
-        }
-        if matches!(trouble, Some(Trouble::Changed(_))) {
-            return (0, trouble);
-        }
-        let end = self.lots.written(lot);
-        let done = batches.iter().take_while(|s| s.lot_offset + s.batch.lines_bytes <= end).count();
-        (done, trouble)
-    }
-
-    fn keep_pending(&mut self, batches: Vec<Staged>, trouble: Trouble, now: Now) -> Result<(), VaultError> {
-        let (for_space, why) = match trouble {
-            Trouble::Write(error) if self.storage.failure().is_some() => return Err(error.into()),
-            Trouble::Write(error) => (error.is_no_space(), error.to_string()),
-            Trouble::Changed(why) | Trouble::Unavailable(why) => (false, why),
-        };
-        if let Some(first) = batches.first() {
-            let lot = first.batch.lot.stem();
-            tracing::warn!(
-                lot,
-                why,
-                "a committed batch cannot be written to its lot file yet: it is kept and tried again"
-            );
-        }
-        self.space_is_lacking(self.space.lacking || for_space);
-        self.pending_retry_at = now.mono + PENDING_RETRY;
-        let since = now.mono;
-        self.pending.extend(batches.into_iter().map(|staged| Pending {
-            staged,
-            for_space,
-            why: why.clone(),
-            since,
-        }));
-        Ok(())
-    }
-
-    /// Tries the pending batches again, in order.
-    fn retry_pending(&mut self, now: Now) -> Result<(), VaultError> {
-        let pending = std::mem::take(&mut self.pending);
-        let mut by_lot: Vec<(Lot, Instant, Vec<Staged>)> = Vec::new();
-        for p in pending {
-            match by_lot.iter_mut().find(|(lot, ..)| *lot == p.staged.lot) {
-                Some((_, _, batches)) => batches.push(p.staged),
-                None => by_lot.push((p.staged.lot, p.since, vec![p.staged])),
-            }
-        }
-        let mut changed = Vec::new();
-        for (lot, since, mut batches) in by_lot {
-            if now.mono.duration_since(since) >= PENDING_PATIENCE && !self.space.lacking {
-                for (ticket, _) in batches.iter_mut().flat_map(|b| b.waiting.drain(..)) {
-                    ticket.answer(Outcome::Unknown);
-                }
-            }
-            let at = self.pending.len();
-            changed.extend(self.apply_lot(lot, batches, now)?);
-            for p in &mut self.pending[at..] {
-                p.since = since;
-            }
-        }
-        self.apply_changed(changed, now)?;
-        self.pending_retry_at = now.mono + PENDING_RETRY;
-        if self.space.lacking && !self.pending.iter().any(|p| p.for_space) {
-            self.space.probed = None;
-        }
-        self.note_synced();
-        self.answer_sync_waiters();
-        Ok(())
-    }
-
-    fn answer_sync_waiters(&mut self) {
+    pub(crate) fn answer_sync_waiters(&mut self) {
         if self.sync_waiters.is_empty() || self.pending.iter().any(|p| p.for_space) || !self.staged.is_empty()
         {
             return;
@@ -690,26 +298,6 @@ impl Vault {
     pub(crate) fn settle(&mut self, now: Now) -> Result<(), VaultError> {
         self.commit(now)?;
         self.checkpoint_now(now)
-    }
-
-    /// Strictly increasing while the wall clock is less than an hour behind; a greater step back is followed.
-    fn next_stamp(&mut self, wall_micros: i64) -> i64 {
-        let behind = self.stamp_micros.saturating_sub(wall_micros);
-        self.stamp_micros = if behind < 0 {
-            wall_micros
-        } else if behind < CLOCK_STEP_MICROS {
-            self.stamp_micros + 1
-        } else {
-            tracing::warn!(
-                seconds = behind / 1_000_000,
-                "the wall clock was set back by more than an hour: timestamps follow it"
-            );
-            wall_micros
-        };
-        // Positive: timestamps run ahead of the wall clock. Negative: by so much they just stepped back.
-        let skew = if behind >= CLOCK_STEP_MICROS { -behind } else { behind.max(0) };
-        self.metrics.clock_skew_micros.store(skew, Relaxed);
-        self.stamp_micros
     }
 
     /// Does what is due, whether or not a group came.
@@ -776,34 +364,6 @@ impl Vault {
         }
         self.checkpoint_now(Now::read())
     }
-}
-
-fn no_space(why: &str) -> Refusal {
-    Refusal::new(
-        Code::NoSpace,
-        format!("there is no space, so nothing was stored ({why}): make room, the daemon goes on by itself"),
-    )
-}
-
-fn unavailable(stem: &str, why: &str) -> Refusal {
-    Refusal::new(
-        Code::LotUnavailable,
-        format!(
-            "lots/{stem}.jsonl cannot be used now, so nothing of this batch was stored ({why}): other lots go on; mend the file and send again"
-        ),
-    )
-}
-
-/// A timestamp as records spell it.
-fn stamp_text(micros: i64) -> [u8; STAMP_BYTES] {
-    // Years 0001 to 9999 have four digits; a clock beyond them is held at their edge.
-    const EDGES: (i64, i64) = (-62_135_596_800_000_000, 253_402_300_799_999_999);
-    let time = chrono::DateTime::from_timestamp_micros(micros.clamp(EDGES.0, EDGES.1)).unwrap_or_default();
-    let text = time.format("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string();
-    let mut bytes = [b'0'; STAMP_BYTES];
-    let length = text.len().min(STAMP_BYTES);
-    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
-    bytes
 }
 
 /// Starts the writer thread. The receiver yields its end: `Ok` after a clean drain, `Err` for fail-stop, and

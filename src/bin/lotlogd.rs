@@ -6,14 +6,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lotlog::config::{self, Config, Loaded, Task};
+use lotlog::config::Config;
+use lotlog::load::{self, Loaded, Task};
 use lotlog::metrics::Metrics;
 use lotlog::ownlog::{self, OwnLog};
 use lotlog::places::{self, Environment};
 use lotlog::queue::{Submission, Ticket, WeakSender};
 use lotlog::server::{self, Front, SocketFile};
 use lotlog::shutdown::{self, Shutdown};
-use lotlog::writer::{self, Vault, VaultError};
+use lotlog::vault::{Vault, VaultError};
+use lotlog::writer;
 use lotlog::{check, settings, systemd};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
@@ -30,7 +32,7 @@ const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
 fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let env = Environment::of_process();
-    let loaded = match config::load(std::env::args_os(), &env) {
+    let loaded = match load::load(std::env::args_os(), &env) {
         Ok(loaded) => loaded,
         Err(error) if error.exit_code == 0 => {
             println!("{}", error.message);
@@ -264,7 +266,7 @@ fn quoted(path: &Path) -> String {
 async fn reload_on_request(shutdown: &Shutdown, sender: WeakSender, log: &OwnLog, env: &Environment) {
     loop {
         shutdown.reload.notified().await;
-        match config::load(std::env::args_os(), env) {
+        match load::load(std::env::args_os(), env) {
             Ok(loaded) => log.set_level(loaded.config.log_level),
             Err(error) => tracing::warn!("the configuration is not reread: {}", error.message),
         }

@@ -11,7 +11,7 @@ use crate::sim::*;
 use lotlog::batch::{Code, Durability, Outcome};
 use lotlog::queue::{Mailbox, Submission};
 use lotlog::storage::Dir;
-use lotlog::writer::Vault;
+use lotlog::vault::Vault;
 
 use Durability::{Synced, Written};
 

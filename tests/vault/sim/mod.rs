@@ -14,7 +14,7 @@ use lotlog::queue::{Mailbox, Submission, Ticket};
 use lotlog::recovery::OpenError;
 pub use lotlog::recovery::Surroundings;
 use lotlog::storage::{Dir, Storage, StorageError};
-use lotlog::writer::{Now, Vault};
+use lotlog::vault::{Now, Vault};
 
 pub use disk::{Random, SimDisk, World};
 

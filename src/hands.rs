@@ -1,0 +1,229 @@
+//! Other hands: looking at a lot file before it is used, and taking it as it is when somebody else has changed
+//! it. Part of `lots`; never overwrites what it finds.
+
+use std::io;
+
+use crate::lots::{Look, Lot, Lots, SetAside, Trouble, file_name, fresh_name};
+use crate::quarantine;
+use crate::storage::{Dir, File, How, StorageError};
+
+impl Lots {
+    /// Opens the lot if need be and compares it with what is known of it.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub fn look(&mut self, stem: &str) -> Result<Look, StorageError> {
+        let Some(&lot) = self.by_stem.get(stem) else {
+            return self.meet(stem);
+        };
+        let Some(slot) = self.slot_mut(lot) else { return self.meet(stem) };
+        slot.recent = true;
+        if slot.file.is_some() {
+            return Ok(self.compare(lot).map_or(Look::Ready(lot), |why| Look::Changed(lot, why)));
+        }
+        self.reopen(lot)
+    }
+
+    /// Whether somebody else has changed an open file, and how.
+    fn compare(&self, lot: Lot) -> Option<String> {
+        let slot = self.slot(lot)?;
+        match slot.file.as_ref()?.stat() {
+            Err(error) => Some(error.to_string()),
+            Ok(stat) if stat.links == 0 => Some("it was deleted".to_owned()),
+            Ok(stat) if stat.bytes != slot.bytes => {
+                Some(format!("it has {} bytes where lotlogd left {}", stat.bytes, slot.bytes))
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// Opens again what was evicted.
+    fn reopen(&mut self, lot: Lot) -> Result<Look, StorageError> {
+        let Some(slot) = self.slot(lot) else { return Ok(Look::Unavailable("it was forgotten".to_owned())) };
+        let (stem, id, bytes) = (slot.stem.clone(), slot.id, slot.bytes);
+        let file = match self.open_existing(&stem) {
+            Ok(Some(file)) => file,
+            Ok(None) if id.is_none() && bytes == 0 => return self.make_fresh(lot),
+            Ok(None) => return Ok(Look::Changed(lot, "it is gone".to_owned())),
+            Err(error) => return self.refuse(error),
+        };
+        if self.slot(lot).is_some_and(|slot| slot.stranded) {
+            return self.unstrand(lot, file);
+        }
+        let stat = file.stat()?;
+        let why = match id {
+            None => Some("somebody else made it".to_owned()),
+            Some(id) if id != stat.id => Some("another file has its name".to_owned()),
+            Some(_) if stat.bytes != bytes => {
+                Some(format!("it has {} bytes where lotlogd left {bytes}", stat.bytes))
+            }
+            Some(_) => None,
+        };
+        if let Some(why) = why {
+            return Ok(Look::Changed(lot, why));
+        }
+        self.hold(lot, file);
+        Ok(Look::Ready(lot))
+    }
+
+    /// A lot that is not remembered: no redo reaches back into it, so its file is taken as it is.
+    fn meet(&mut self, stem: &str) -> Result<Look, StorageError> {
+        match self.open_existing(stem) {
+            Ok(Some(file)) => {
+                let bytes = self.without_loose_end(stem, &file)?;
+                let id = file.stat()?.id;
+                let lot = self.remember(stem, Some(id), bytes);
+                self.hold(lot, file);
+                Ok(Look::Ready(lot))
+            }
+            Ok(None) => {
+                let lot = self.remember(stem, None, 0);
+                let look = self.make_fresh(lot)?;
+                if !matches!(look, Look::Ready(_)) {
+                    self.forget(lot);
+                }
+                Ok(look)
+            }
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    fn refuse(&self, error: StorageError) -> Result<Look, StorageError> {
+        if self.storage.0.failure().is_some() {
+            return Err(error);
+        }
+        Ok(if error.is_no_space() {
+            Look::NoSpace(error.to_string())
+        } else {
+            Look::Unavailable(error.to_string())
+        })
+    }
+
+    fn open_existing(&mut self, stem: &str) -> Result<Option<File>, StorageError> {
+        self.make_room();
+        match self.storage.0.open(Dir::Lots, &file_name(stem), How::Append) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Begins a file under its other name, so that lack of permission or inodes shows before the journal
+    /// has the batch.
+    fn make_fresh(&mut self, lot: Lot) -> Result<Look, StorageError> {
+        self.make_room();
+        let name = fresh_name(self.stem(lot));
+        self.storage.0.unlink(Dir::Lots, &name)?;
+        match self.storage.0.open(Dir::Lots, &name, How::CreateAppend) {
+            Ok(file) => {
+                self.hold(lot, file);
+                Ok(Look::Ready(lot))
+            }
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// Looks at an open lot again before an append.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub fn check(&mut self, lot: Lot) -> Result<(), Trouble> {
+        if self.slot(lot).is_some_and(|slot| slot.file.is_none()) {
+            match self.reopen(lot).map_err(Trouble::Write)? {
+                Look::Ready(_) => {}
+                Look::Changed(_, why) => return Err(Trouble::Changed(why)),
+                Look::Unavailable(why) | Look::NoSpace(why) => return Err(Trouble::Unavailable(why)),
+            }
+        }
+        self.compare(lot).map_or(Ok(()), |why| Err(Trouble::Changed(why)))
+    }
+
+    /// Remembers a lot whose file cannot be opened, with batches on their way to it from `offset` on.
+    pub fn strand(&mut self, stem: &str, offset: u64) -> Lot {
+        if let Some(lot) = self.by_stem.get(stem) {
+            return *lot;
+        }
+        let lot = self.remember(stem, None, offset);
+        if let Some(slot) = self.slot_mut(lot) {
+            slot.stranded = true;
+        }
+        lot
+    }
+
+    /// A stranded lot can be opened again. What stands behind its redo point may be a part of the batches
+    /// that are on their way: it is set aside, and they are written whole.
+    fn unstrand(&mut self, lot: Lot, file: File) -> Result<Look, StorageError> {
+        let Some(slot) = self.slot_mut(lot) else {
+            return Ok(Look::Unavailable("it was forgotten".to_owned()));
+        };
+        slot.stranded = false;
+        let (stem, bytes) = (slot.stem.clone(), slot.bytes);
+        let stat = file.stat()?;
+        if stat.bytes < bytes {
+            return Ok(Look::Changed(lot, format!("it has {} bytes where lotlogd left {bytes}", stat.bytes)));
+        }
+        if stat.bytes > bytes {
+            let why =
+                "It may be a part of batches that could not be written whole; they follow in the lot file.";
+            let copy = quarantine::set_aside(&self.storage.0, &stem, &file, bytes, stat.bytes, why)?;
+            file.truncate(bytes)?;
+            self.set_aside.push(SetAside { stem: stem.to_string(), copy, bytes: stat.bytes - bytes });
+        }
+        if let Some(slot) = self.slot_mut(lot) {
+            slot.id = Some(stat.id);
+        }
+        self.hold(lot, file);
+        Ok(Look::Ready(lot))
+    }
+
+    /// Takes a lot as it now is, after somebody else changed it: by its name, without a loose end. What was
+    /// planned for it begins anew at its end. Only when a checkpoint has made sure that no redo reaches back.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub fn adopt(&mut self, lot: Lot) -> Result<Look, StorageError> {
+        let Some(slot) = self.slot_mut(lot) else {
+            return Ok(Look::Unavailable("it was forgotten".to_owned()));
+        };
+        let stem = slot.stem.clone();
+        let unnamed = slot.id.is_none();
+        let file = slot.file.take();
+        let evict = file.filter(|_| slot.dirty);
+        slot.dirty = false;
+        slot.stranded = false;
+        slot.id = None;
+        (slot.bytes, slot.planned) = (0, 0);
+        self.evicted.extend(evict);
+        self.open.retain(|open| *open != lot);
+        if unnamed {
+            self.storage.0.unlink(Dir::Lots, &fresh_name(&stem))?;
+        }
+        match self.open_existing(&stem) {
+            Ok(Some(file)) => {
+                let bytes = self.without_loose_end(&stem, &file)?;
+                let id = file.stat()?.id;
+                if let Some(slot) = self.slot_mut(lot) {
+                    slot.id = Some(id);
+                    (slot.bytes, slot.planned) = (bytes, bytes);
+                }
+                self.hold(lot, file);
+                Ok(Look::Ready(lot))
+            }
+            Ok(None) => self.make_fresh(lot),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// Sets a loose end without a newline aside; gives the length of the file without it.
+    fn without_loose_end(&mut self, stem: &str, file: &File) -> Result<u64, StorageError> {
+        let bytes = file.stat()?.bytes;
+        let end = quarantine::last_line_end(file, bytes)?;
+        if end < bytes {
+            let why = "It was a line without an end, so the next record would have been glued to it.";
+            let copy = quarantine::set_aside(&self.storage.0, stem, file, end, bytes, why)?;
+            file.truncate(end)?;
+            self.set_aside.push(SetAside { stem: stem.to_owned(), copy, bytes: bytes - end });
+        }
+        Ok(end)
+    }
+}

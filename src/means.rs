@@ -1,0 +1,86 @@
+//! The clock and the space as the writer sees them: timestamps that increase, and room on the disk that is
+//! believed for a moment. Part of the vault.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::batch::{Refusal, STAMP_BYTES};
+use crate::storage::Dir;
+use crate::vault::{Vault, no_space, unavailable};
+
+/// Free space that batches leave on the lots' file system, in bytes.
+pub const SPACE_RESERVE_BYTES: u64 = 4 << 20;
+/// How long free space is believed.
+const SPACE_BELIEF: Duration = Duration::from_millis(250);
+/// Timestamps go on from the last one while the wall clock is behind it by less than this.
+const CLOCK_STEP_MICROS: i64 = 3600 * 1_000_000;
+
+impl Vault {
+    /// Why no batch of this size, or none for this lot, can be taken now.
+    pub(crate) fn lacks(&mut self, stem: &str, lines_bytes: u64, now: Instant) -> Option<Refusal> {
+        let blocked = self.pending.iter().find(|p| p.for_space || p.staged.batch.lot.stem() == stem);
+        if let Some(pending) = blocked {
+            return Some(if pending.for_space {
+                no_space(&pending.why)
+            } else {
+                unavailable(stem, &pending.why)
+            });
+        }
+        let needed = lines_bytes + SPACE_RESERVE_BYTES;
+        let stale = self.space.probed.is_none_or(|at| now.duration_since(at) >= SPACE_BELIEF);
+        if stale || (self.space.free_bytes < needed && !self.space.lacking) {
+            let on_the_way: u64 = self.staged.iter().map(|s| s.batch.lines_bytes).sum();
+            // Where the question itself fails, the writes will tell.
+            let free = self.storage.free_bytes(Dir::Lots).unwrap_or(u64::MAX);
+            self.space.free_bytes = free.saturating_sub(on_the_way);
+            self.space.probed = Some(now);
+        }
+        let lacking = self.space.free_bytes < needed;
+        self.space_is_lacking(lacking);
+        lacking.then(|| {
+            no_space(&format!("{} bytes are free for lot files, {needed} are needed", self.space.free_bytes))
+        })
+    }
+
+    pub(crate) fn space_is_lacking(&mut self, lacking: bool) {
+        if lacking && !self.space.lacking {
+            tracing::warn!("no space: batches are refused until there is room again");
+        } else if !lacking && self.space.lacking {
+            tracing::info!("there is space again: batches are taken");
+        }
+        self.space.lacking = lacking;
+        self.metrics.no_space.store(lacking, Relaxed);
+    }
+
+    /// Strictly increasing while the wall clock is less than an hour behind; a greater step back is followed.
+    pub(crate) fn next_stamp(&mut self, wall_micros: i64) -> i64 {
+        let behind = self.stamp_micros.saturating_sub(wall_micros);
+        self.stamp_micros = if behind < 0 {
+            wall_micros
+        } else if behind < CLOCK_STEP_MICROS {
+            self.stamp_micros + 1
+        } else {
+            tracing::warn!(
+                seconds = behind / 1_000_000,
+                "the wall clock was set back by more than an hour: timestamps follow it"
+            );
+            wall_micros
+        };
+        // Positive: timestamps run ahead of the wall clock. Negative: by so much they just stepped back.
+        let skew = if behind >= CLOCK_STEP_MICROS { -behind } else { behind.max(0) };
+        self.metrics.clock_skew_micros.store(skew, Relaxed);
+        self.stamp_micros
+    }
+}
+
+/// A timestamp as records spell it.
+pub(crate) fn stamp_text(micros: i64) -> [u8; STAMP_BYTES] {
+    // Years 0001 to 9999 have four digits; a clock beyond them is held at their edge.
+    const EDGES: (i64, i64) = (-62_135_596_800_000_000, 253_402_300_799_999_999);
+    let time = chrono::DateTime::from_timestamp_micros(micros.clamp(EDGES.0, EDGES.1)).unwrap_or_default();
+    let text = time.format("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string();
+    let mut bytes = [b'0'; STAMP_BYTES];
+    let length = text.len().min(STAMP_BYTES);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    bytes
+}

@@ -1,0 +1,133 @@
+//! Writing lot files in recovery: the lines of redone batches to their places, in old files or in new ones that
+//! replace them. Decides nothing.
+
+use std::collections::HashMap;
+
+use crate::frame::BatchFrame;
+use crate::lots::{FRESH_SUFFIX, file_name};
+use crate::record;
+use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
+
+/// One lot that has batches to redo.
+#[derive(Debug)]
+pub struct LotRedo {
+    /// Where its first batch stood when it was journalled.
+    pub(crate) first_offset: u64,
+    /// Bytes of all its lines.
+    pub(crate) bytes: u64,
+    /// Where its first batch goes now.
+    pub(crate) base: u64,
+    /// Length of the file as found; `None` where there is none.
+    pub(crate) found: Option<u64>,
+    /// Something is there that is neither redo bytes nor NUL.
+    pub(crate) foreign: bool,
+    /// Why the file cannot be used.
+    pub(crate) unusable: Option<String>,
+}
+
+impl LotRedo {
+    /// Where a batch goes now.
+    pub(crate) fn place(&self, batch: &BatchFrame<'_>) -> u64 {
+        self.base + (batch.lot_offset - self.first_offset)
+    }
+}
+
+/// Gives a batch's lines in chunks of about [`WRITE_BYTES`].
+pub(crate) fn each_chunk(
+    batch: &BatchFrame<'_>,
+    lines: &mut Vec<u8>,
+    mut each: impl FnMut(&[u8]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    lines.clear();
+    for item in batch.items.split_inclusive(|b| *b == b'\n') {
+        record::compose(item, batch.suffix, lines);
+        if lines.len() >= WRITE_BYTES {
+            each(lines)?;
+            lines.clear();
+        }
+    }
+    if lines.is_empty() { Ok(()) } else { each(lines) }
+}
+
+/// Writes a batch's lines to their place; opens the file it needs.
+pub(crate) fn write_batch(
+    storage: &Storage,
+    batch: &BatchFrame<'_>,
+    lot: &LotRedo,
+    rewrite: bool,
+    files: &mut Files,
+    lines: &mut Vec<u8>,
+    most_open: usize,
+) -> Result<(), StorageError> {
+    let mut at = lot.place(batch);
+    let file = match files.by_stem.get(batch.lot) {
+        Some(file) => file.clone(),
+        None => {
+            let file = if rewrite || lot.found.is_none() {
+                let name = format!("{}{FRESH_SUFFIX}", batch.lot);
+                if at == lot.base {
+                    let file = storage.open(Dir::Lots, &name, How::Replace)?;
+                    copy_prefix(storage, batch.lot, lot, &file)?;
+                    file
+                } else {
+                    storage.open(Dir::Lots, &name, How::Write)?
+                }
+            } else {
+                storage.open(Dir::Lots, &file_name(batch.lot), How::Write)?
+            };
+            // Closed with unsynced bytes a later error of the disk would be lost.
+            files.add(batch.lot, file.clone(), most_open, File::sync)?;
+            file
+        }
+    };
+    each_chunk(batch, lines, |chunk| {
+        file.write_all(at, chunk).map_err(|(_, e)| e)?;
+        at += chunk.len() as u64;
+        Ok(())
+    })
+}
+
+/// Copies what stands before the redo into the file that will replace it.
+fn copy_prefix(storage: &Storage, stem: &str, lot: &LotRedo, into: &File) -> Result<(), StorageError> {
+    if lot.found.is_none() || lot.base == 0 {
+        return Ok(());
+    }
+    let from = storage.open(Dir::Lots, &file_name(stem), How::Read)?;
+    let mut buffer = vec![0; WRITE_BYTES];
+    let mut at = 0;
+    while at < lot.base {
+        let some = buffer.len().min(usize::try_from(lot.base - at).unwrap_or(usize::MAX));
+        let got = from.read_full(at, &mut buffer[..some])?;
+        if got == 0 {
+            break;
+        }
+        into.write_all(at, &buffer[..got]).map_err(|(_, e)| e)?;
+        at += got as u64;
+    }
+    Ok(())
+}
+
+/// A bounded set of open files.
+#[derive(Default)]
+pub(crate) struct Files {
+    pub(crate) by_stem: HashMap<String, File>,
+}
+
+impl Files {
+    /// Adds a file, closing others where there are `most`, each after `before_close`.
+    pub(crate) fn add(
+        &mut self,
+        stem: &str,
+        file: File,
+        most: usize,
+        mut before_close: impl FnMut(&File) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        if self.by_stem.len() >= most {
+            for (_, old) in self.by_stem.drain() {
+                before_close(&old)?;
+            }
+        }
+        self.by_stem.insert(stem.to_owned(), file);
+        Ok(())
+    }
+}

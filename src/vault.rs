@@ -1,0 +1,234 @@
+//! The vault: everything behind the queue, as values. What is done with them is in `writer` (groups), `apply`
+//! (lot files), `checkpoint`, and at the start in `recovery`. Knows no sockets and no runtime, and reads no
+//! clock: time is an argument.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::background::Lane;
+use crate::batch::{Batch, Code, Outcome, Refusal};
+use crate::config::VaultConfig;
+use crate::frame::{self, BatchFrame, Position};
+use crate::journal::Journal;
+use crate::lots::{Lot, Lots};
+use crate::metrics::Metrics;
+use crate::queue::Ticket;
+use crate::sessions::Sessions;
+use crate::storage::{Storage, StorageError};
+
+/// The moment, as the writer's caller reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Microseconds since 1970, UTC.
+    pub wall_micros: i64,
+    /// The clock that never steps.
+    pub mono: Instant,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Now {
+        Now { wall_micros: chrono::Utc::now().timestamp_micros(), mono: Instant::now() }
+    }
+}
+
+/// Fail-stop: the disk failed, nothing more is acknowledged, the process must end.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; nothing more is acknowledged, and lotlogd exits: check the disk, then start it again")]
+pub struct VaultError(pub String);
+
+impl From<StorageError> for VaultError {
+    fn from(error: StorageError) -> VaultError {
+        VaultError(error.to_string())
+    }
+}
+
+/// A batch that is in the journal, but not yet in its lot file.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub lsn: u64,
+    pub lot: Lot,
+    pub lot_offset: u64,
+    pub batch: Batch,
+    pub stamp_micros: i64,
+    /// Answered when the batch is in its lot file.
+    pub waiting: Vec<(Ticket, Outcome)>,
+}
+
+impl Staged {
+    pub(crate) fn frame<'a>(&'a self, stem: &'a str) -> BatchFrame<'a> {
+        let (session, seq) = self.batch.session.as_ref().map_or(("", 0), |(name, seq)| (name.as_str(), *seq));
+        BatchFrame {
+            lot: stem,
+            lot_offset: self.lot_offset,
+            records: self.batch.records,
+            lines_bytes: self.batch.lines_bytes,
+            stamp_micros: self.stamp_micros,
+            session,
+            seq,
+            content_hash: self.batch.content_hash,
+            suffix: &self.batch.body.suffix,
+            items: &self.batch.body.items,
+        }
+    }
+
+    pub(crate) fn frame_bytes(&self, stem: &str) -> u64 {
+        let session = self.batch.session.as_ref().map_or("", |(name, _)| name.as_str());
+        frame::batch_frame_bytes(stem, session, &self.batch.body.suffix, &self.batch.body.items)
+    }
+}
+
+/// A committed batch that could not be written to its lot file yet.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub staged: Staged,
+    /// Lack of space, which refuses all batches meanwhile; otherwise only this lot's.
+    pub for_space: bool,
+    pub why: String,
+    pub since: Instant,
+}
+
+/// The state of checkpoints.
+#[derive(Debug)]
+pub struct Checkpointing {
+    pub(crate) lane: Lane,
+    pub(crate) under_way: Option<UnderWay>,
+    pub(crate) last_end: Instant,
+    pub(crate) not_before: Instant,
+    /// Batches below this lsn are covered by the last checkpoint.
+    pub(crate) covered_lsn: u64,
+    /// Running time at `started`, in seconds.
+    running_before: u64,
+    started: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    pub(crate) id: u128,
+    pub(crate) begin: Position,
+    pub(crate) next_lsn: u64,
+    /// The next session row to write; `None` when all are.
+    pub(crate) cursor: Option<usize>,
+    pub(crate) lots_synced: bool,
+}
+
+impl Checkpointing {
+    /// No checkpoint under way; `running_seconds` is the daemon's running time before this start.
+    pub fn new(lane: Lane, covered_lsn: u64, running_seconds: u64, now: Instant) -> Checkpointing {
+        Checkpointing {
+            lane,
+            under_way: None,
+            last_end: now,
+            not_before: now,
+            covered_lsn,
+            running_before: running_seconds,
+            started: now,
+        }
+    }
+
+    /// The daemon's running time in seconds, over all its lives.
+    pub fn running_seconds(&self, now: Instant) -> u64 {
+        self.running_before + now.saturating_duration_since(self.started).as_secs()
+    }
+
+    pub(crate) fn due_at(&self, config: &VaultConfig, next_lsn: u64) -> Option<Instant> {
+        (next_lsn > self.covered_lsn)
+            .then(|| (self.last_end + config.checkpoint_interval).max(self.not_before))
+    }
+}
+
+/// The vault: everything behind the queue.
+pub struct Vault {
+    pub(crate) storage: Storage,
+    pub(crate) config: VaultConfig,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) journal: Journal,
+    pub(crate) lots: Lots,
+    pub(crate) sessions: Sessions,
+    pub(crate) next_lsn: u64,
+    pub(crate) stamp_micros: i64,
+    /// Journalled, in lsn order, not all synced.
+    pub(crate) staged: Vec<Staged>,
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) checkpointing: Checkpointing,
+    /// Tickets to answer as soon as the buffered frames are handed to the kernel.
+    pub(crate) after_flush: Vec<(Ticket, Outcome)>,
+    pub(crate) sync_waiters: Vec<Ticket>,
+    /// Somebody waits for the next sync.
+    pub(crate) sync_wanted: bool,
+    pub(crate) oldest_unsynced: Option<Instant>,
+    pub(crate) group_lots: HashSet<Lot>,
+    pub(crate) space: Space,
+    pub(crate) pending_retry_at: Instant,
+    pub(crate) lines: Vec<u8>,
+}
+
+/// What recovery found and made.
+pub(crate) struct Parts {
+    pub journal: Journal,
+    pub lots: Lots,
+    pub sessions: Sessions,
+    pub checkpointing: Checkpointing,
+    pub next_lsn: u64,
+    pub stamp_micros: i64,
+}
+
+/// What is believed of the lots' file system.
+#[derive(Debug)]
+pub(crate) struct Space {
+    pub(crate) free_bytes: u64,
+    pub(crate) probed: Option<Instant>,
+    pub(crate) lacking: bool,
+}
+
+impl Vault {
+    /// Puts the parts together; recovery does this, once it knows them.
+    pub(crate) fn assemble(
+        storage: Storage,
+        config: VaultConfig,
+        metrics: Arc<Metrics>,
+        parts: Parts,
+        now: Instant,
+    ) -> Vault {
+        Vault {
+            storage,
+            config,
+            metrics,
+            journal: parts.journal,
+            lots: parts.lots,
+            sessions: parts.sessions,
+            next_lsn: parts.next_lsn,
+            stamp_micros: parts.stamp_micros,
+            staged: Vec::new(),
+            pending: Vec::new(),
+            checkpointing: parts.checkpointing,
+            after_flush: Vec::new(),
+            sync_waiters: Vec::new(),
+            sync_wanted: false,
+            oldest_unsynced: None,
+            group_lots: HashSet::new(),
+            space: Space { free_bytes: 0, probed: None, lacking: false },
+            pending_retry_at: now,
+            lines: Vec::new(),
+        }
+    }
+}
+
+/// The refusal of a batch for which there is no space.
+pub(crate) fn no_space(why: &str) -> Refusal {
+    Refusal::new(
+        Code::NoSpace,
+        format!("there is no space, so nothing was stored ({why}): make room, the daemon goes on by itself"),
+    )
+}
+
+/// The refusal of a batch whose lot file cannot be used.
+pub(crate) fn unavailable(stem: &str, why: &str) -> Refusal {
+    Refusal::new(
+        Code::LotUnavailable,
+        format!(
+            "lots/{stem}.jsonl cannot be used now, so nothing of this batch was stored ({why}): other lots go on; mend the file and send again"
+        ),
+    )
+}

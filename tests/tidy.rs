@@ -1,0 +1,175 @@
+//! The style, held by a test: ranks of the rooms, what each may know, a description on every file, the map.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A room imports only from rooms of a lower rank.
+const RANKS: &[&[&str]] = &[
+    &["batch", "frame", "inbox", "number", "places", "shutdown", "text", "token", "units"],
+    &["client", "config", "metrics", "queue", "scan", "sessions", "tally"],
+    &["allowance", "ownlog", "patience", "record", "session", "settings", "status", "storage", "systemd"],
+    &["background", "chain", "context", "disk", "item", "load", "lots", "quarantine", "rebase"],
+    &["hands", "journal", "protocol", "rewrite"],
+    &["redo", "replies", "vault"],
+    &["apply", "checkpoint", "means", "server"],
+    &["connection", "recovery", "writer"],
+    &["check", "verify"],
+];
+
+const FRONT: &[&str] = &[
+    "allowance",
+    "connection",
+    "context",
+    "inbox",
+    "item",
+    "patience",
+    "protocol",
+    "replies",
+    "scan",
+    "server",
+    "status",
+];
+const VAULT: &[&str] = &[
+    "apply",
+    "background",
+    "chain",
+    "checkpoint",
+    "disk",
+    "frame",
+    "hands",
+    "journal",
+    "lots",
+    "means",
+    "quarantine",
+    "rebase",
+    "recovery",
+    "redo",
+    "rewrite",
+    "sessions",
+    "storage",
+    "vault",
+    "writer",
+];
+/// Most lines of a file; a purpose-made scanner lives in one file.
+const MOST_LINES: usize = 450;
+const LONGER: &[(&str, usize)] = &[("scan", 600), ("session", 500)];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(under: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(under)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The rooms, with their code up to their tests, without comments.
+fn rooms() -> BTreeMap<String, String> {
+    let files = rust_files("src").into_iter().filter(|p| p.parent() == Some(&root().join("src")));
+    let rooms = files.map(|path| {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+        let code: Vec<&str> =
+            text[..end].lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        (name, code.join("\n"))
+    });
+    rooms.filter(|(name, _)| name != "lib").collect()
+}
+
+/// The rooms that a room names.
+fn imports(code: &str) -> Vec<String> {
+    let mut found: Vec<String> = code
+        .split("crate::")
+        .skip(1)
+        .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect())
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn rank(room: &str) -> usize {
+    RANKS
+        .iter()
+        .position(|rank| rank.contains(&room))
+        .unwrap_or_else(|| panic!("{room} has no rank: give it one"))
+}
+
+#[test]
+fn every_room_imports_only_from_lower_ranks() {
+    // The one exception: server and connection are the two sides of one door.
+    let allowed = |room: &str, import: &str| room == "server" && import == "connection";
+    for (room, text) in rooms() {
+        for import in imports(&text) {
+            let lower = rank(&import) < rank(&room) || allowed(&room, &import);
+            assert!(lower, "{room} (rank {}) imports {import} (rank {})", rank(&room), rank(&import));
+        }
+    }
+}
+
+#[test]
+fn front_and_vault_never_name_each_other() {
+    for (room, text) in rooms() {
+        for import in imports(&text) {
+            let crosses = (FRONT.contains(&room.as_str()) && VAULT.contains(&import.as_str()))
+                || (VAULT.contains(&room.as_str()) && FRONT.contains(&import.as_str()));
+            assert!(!crosses, "{room} names {import}");
+        }
+    }
+}
+
+#[test]
+fn the_vault_knows_no_sockets_no_runtime_and_opens_files_only_through_storage() {
+    for (room, text) in rooms() {
+        if VAULT.contains(&room.as_str()) {
+            for word in ["tokio::net", "UnixStream", "tokio::fs", "tokio::spawn", "SystemTime::now"] {
+                assert!(!text.contains(word), "{room} knows {word}");
+            }
+            assert!(room == "disk" || !text.contains("std::fs"), "{room} knows std::fs");
+        }
+        if FRONT.contains(&room.as_str()) && room != "server" {
+            assert!(!text.contains("std::fs"), "{room} knows files");
+        }
+        for word in ["unwrap()", "todo!", "unimplemented!", "dbg!", "println!"] {
+            assert!(!text.contains(word), "{room}: {word}");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_and_none_is_too_long() {
+    let all = ["src", "tests"].into_iter().flat_map(rust_files);
+    for path in all {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//!"), "{} does not say what it is", path.display());
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let most = LONGER.iter().find(|(room, _)| *room == name).map_or(MOST_LINES, |(_, most)| *most);
+        let in_src = path.starts_with(root().join("src"));
+        let lines = text.lines().count();
+        assert!(!in_src || lines <= most, "{} has {lines} lines: two jobs in one?", path.display());
+    }
+}
+
+#[test]
+fn every_room_is_in_the_map() {
+    let map = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    for room in rooms().keys() {
+        assert!(map.contains(&format!("[`{room}`]")), "{room} is not in the map of lib.rs");
+        assert!(map.contains(&format!("pub mod {room};")), "{room} is not in lib.rs");
+    }
+}
