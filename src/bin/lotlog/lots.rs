@@ -1,0 +1,196 @@
+//! `lotlog lots`, and where the lot files are: reads DATA/lots as any reader may, up to the last newline.
+//! Needs no daemon where the data directory is given.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use lotlog::batch::{decode_stem, encode_stem};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::{Daemon, hooks, status, units};
+
+const CHUNK_BYTES: usize = 256 << 10;
+/// A last record longer than this is listed without its time, in bytes.
+const MAX_LAST_RECORD_BYTES: u64 = 64 << 20;
+
+/// Where the lot files are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Place {
+    /// The daemon's data directory [default: asked from the daemon; without one $XDG_STATE_HOME/lotlog, else
+    /// ~/.local/state/lotlog]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub daemon: Daemon,
+}
+
+impl Place {
+    /// The data directory.
+    pub fn data_dir(&self) -> Result<PathBuf, Failure> {
+        if let Some(dir) = &self.data_dir {
+            return Ok(dir.clone());
+        }
+        let asked = self.daemon.connect().and_then(|mut client| status::page(&mut client));
+        let told = asked.as_ref().ok().and_then(|line| serde_json::from_slice::<Value>(line).ok());
+        if let Some(Value::String(dir)) = told.and_then(|page| page.get("data_dir").cloned()) {
+            return Ok(dir.into());
+        }
+        match hooks::default_data_dir().filter(|dir| dir.is_dir()) {
+            Some(dir) => Ok(dir),
+            None => {
+                let why = asked.err().map(|failure| failure.message).unwrap_or_default();
+                Err(Failure {
+                    code: crate::failure::NO_DAEMON,
+                    message: format!(
+                        "no data directory: {why}; without a daemon say where it is with --data-dir DIR"
+                    ),
+                })
+            }
+        }
+    }
+
+    /// The file of a lot.
+    pub fn lot_file(&self, lot: &str) -> Result<PathBuf, Failure> {
+        if lot.is_empty() {
+            return Err(Failure::usage(
+                "a lot id is not empty; batches without one are in the lot `unassigned`",
+            ));
+        }
+        Ok(self.data_dir()?.join("lots").join(format!("{}.jsonl", encode_stem(lot))))
+    }
+}
+
+/// The failure of opening a lot's file.
+pub fn opening(lot: &str, path: &Path, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure::data(format!(
+            "no lot `{lot}`: there is no {}; `lotlog lots` lists what there is",
+            path.display()
+        )),
+        _ => Failure::reading(path, error),
+    }
+}
+
+/// The end of the last whole line of `file`, looking back from `end`.
+pub fn whole_lines_end(file: &mut File, end: u64) -> io::Result<u64> {
+    start_of_last(file, end, 0)
+}
+
+/// Where the last `lines` whole lines before `end` begin.
+pub fn start_of_last(file: &mut File, mut end: u64, lines: u64) -> io::Result<u64> {
+    let mut chunk = vec![0u8; CHUNK_BYTES];
+    // The newline that ends the last whole line, then one for each line in front of the first.
+    let mut to_find = lines.saturating_add(1);
+    while end > 0 {
+        let start = end.saturating_sub(CHUNK_BYTES as u64);
+        let part = &mut chunk[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(part)?;
+        for at in memchr::memrchr_iter(b'\n', part) {
+            to_find -= 1;
+            if to_find == 0 {
+                return Ok(start + at as u64 + 1);
+            }
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// List the lots: records, bytes, time of the last record.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(serde::Serialize)]
+struct Lot {
+    lot: String,
+    records: u64,
+    bytes: u64,
+    /// The last record's `timestamp`; `null` where it has none.
+    last: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let data_dir = args.place.data_dir()?;
+    let dir = data_dir.join("lots");
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let message = format!("{} is no data directory of lotlogd: it has no lots/", data_dir.display());
+            return Err(Failure::data(message));
+        }
+        Err(error) => return Err(Failure::reading(&dir, &error)),
+    };
+    let mut lots = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| Failure::reading(&dir, &error))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let stem = name.and_then(|name| name.strip_suffix(".jsonl"));
+        let Some(id) = stem.and_then(decode_stem) else { continue };
+        match survey(id, &path) {
+            Ok(lot) => lots.push(lot),
+            // Renamed by a rotation in this very moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::reading(&path, &error)),
+        }
+    }
+    lots.sort_by(|a, b| a.lot.cmp(&b.lot));
+    let text = if args.json {
+        serde_json::json!({ "data_dir": data_dir, "lots": lots }).to_string() + "\n"
+    } else {
+        table(&lots)
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))
+}
+
+fn survey(lot: String, path: &Path) -> io::Result<Lot> {
+    let mut file = File::open(path)?;
+    let mut chunk = vec![0u8; CHUNK_BYTES];
+    let (mut at, mut records, mut bytes, mut last_start) = (0u64, 0u64, 0u64, 0u64);
+    loop {
+        let count = match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        for newline in memchr::memchr_iter(b'\n', &chunk[..count]) {
+            records += 1;
+            last_start = bytes;
+            bytes = at + newline as u64 + 1;
+        }
+        at += count as u64;
+    }
+    let mut last = None;
+    if bytes - last_start <= MAX_LAST_RECORD_BYTES {
+        file.seek(SeekFrom::Start(last_start))?;
+        let mut line = Vec::new();
+        file.take(bytes - last_start).read_to_end(&mut line)?;
+        let record: Option<Value> = serde_json::from_slice(&line).ok();
+        last = record.and_then(|record| record.get("timestamp")?.as_str().map(str::to_owned));
+    }
+    Ok(Lot { lot, records, bytes, last })
+}
+
+fn table(lots: &[Lot]) -> String {
+    // An id may hold anything, line breaks too: what would break the table is shown escaped.
+    let shown = |lot: &Lot| {
+        if lot.lot.chars().any(char::is_control) { format!("{:?}", lot.lot) } else { lot.lot.clone() }
+    };
+    let width = lots.iter().map(|lot| shown(lot).chars().count()).max().unwrap_or(0).max(3);
+    let mut text = format!("{:width$}  {:>12}  {:>10}  LAST RECORD\n", "LOT", "RECORDS", "BYTES");
+    for lot in lots {
+        let last = lot.last.as_deref().unwrap_or("-");
+        let (records, bytes) = (units::count(lot.records), units::bytes(lot.bytes));
+        text += &format!("{:width$}  {records:>12}  {bytes:>10}  {last}\n", shown(lot));
+    }
+    text
+}

@@ -1,0 +1,147 @@
+//! `lotlog tail`: a lot's last records, and with `-f` those that follow, through renames and truncation.
+//! Whole lines only. Looks at the file several times a second: no watch can be missed or run out.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::cat::{Trouble, copy};
+use crate::failure::Failure;
+use crate::lots::{Place, opening, start_of_last, whole_lines_end};
+use crate::summary::eprintln_quietly;
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Print a lot's last records, and follow it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The lot's id, as it was sent (not its file name)
+    #[arg(value_name = "LOT")]
+    lot: String,
+    /// How many records to begin with
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    lines: u64,
+    /// Go on with what is added, until interrupted; follows through rotation, and waits for a lot that is not there yet
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let path = args.place.lot_file(&args.lot)?;
+    let opened = match File::open(&path) {
+        Ok(file) => Some(file),
+        Err(error) if args.follow && error.kind() == io::ErrorKind::NotFound => {
+            eprintln_quietly(&format!(
+                "lotlog: waiting for lot `{}`: there is no {} yet",
+                args.lot,
+                path.display()
+            ));
+            None
+        }
+        Err(error) => return Err(opening(&args.lot, &path, &error)),
+    };
+    let mut follower = Follower { path, file: None };
+    if let Some(mut file) = opened {
+        let size = file.metadata().map_err(|error| follower.reading(&error))?.len();
+        let at = start_of_last(&mut file, size, args.lines).map_err(|error| follower.reading(&error))?;
+        follower.take(file, at)?;
+    }
+    if !args.follow {
+        return Ok(());
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|error| Failure::io(format!("cannot wait for signals: {error}")))?;
+    }
+    while !stop.load(Ordering::Relaxed) && !reader_has_gone() {
+        follower.look()?;
+    }
+    Ok(())
+}
+
+/// Waits a moment; true once nobody can read standard output any more.
+fn reader_has_gone() -> bool {
+    let stdout = io::stdout();
+    // Without asked-for events only a hang-up or an error ends the wait early.
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let time = Timespec::try_from(LOOK_EVERY).ok();
+    match poll(&mut fds, time.as_ref()) {
+        Ok(ready) => ready > 0,
+        // A signal: the caller looks at its flag.
+        Err(_) => false,
+    }
+}
+
+struct Follower {
+    path: PathBuf,
+    file: Option<(File, u64)>,
+}
+
+impl Follower {
+    fn reading(&self, error: &io::Error) -> Failure {
+        Failure::reading(&self.path, error)
+    }
+
+    /// Prints the whole lines of `file` from `at`, and goes on from there next time.
+    fn take(&mut self, mut file: File, at: u64) -> Result<(), Failure> {
+        let size = file.metadata().map_err(|error| self.reading(&error))?.len();
+        let mut next = at;
+        if size > at {
+            let end = whole_lines_end(&mut file, size).map_err(|error| self.reading(&error))?;
+            if end > at {
+                file.seek(SeekFrom::Start(at)).map_err(|error| self.reading(&error))?;
+                copy(&mut file, end - at, &mut io::stdout().lock()).map_err(|trouble| match trouble {
+                    Trouble::Reading(error) => self.reading(&error),
+                    Trouble::Writing(error) => Failure::output(&error),
+                })?;
+                next = end;
+            }
+        }
+        self.file = Some((file, next));
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), Failure> {
+        let now_there = File::open(&self.path).and_then(|file| Ok((file.metadata()?, file)));
+        if let Some((file, at)) = self.file.take() {
+            let held = file.metadata().map_err(|error| self.reading(&error))?;
+            let at = if held.len() < at {
+                eprintln_quietly(&format!(
+                    "lotlog: {} was cut short: from its start again",
+                    name(&self.path)
+                ));
+                0
+            } else {
+                at
+            };
+            // What was added before a rename is still read from the old file, then the new one from its start.
+            self.take(file, at)?;
+            if now_there.as_ref().is_ok_and(|(new, _)| same_file(new, &held)) {
+                return Ok(());
+            }
+        }
+        match now_there {
+            Ok((_, new)) => self.take(new, 0),
+            // Between a rename and the new file: the old one may still grow, and nothing is lost by waiting.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.reading(&error)),
+        }
+    }
+}
+
+fn same_file(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+fn name(path: &Path) -> String {
+    path.display().to_string()
+}
