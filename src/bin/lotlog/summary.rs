@@ -80,11 +80,6 @@ impl Summary {
         }
     }
 
-    /// For messages.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     pub fn set_session(&mut self, name: &str) {
         self.session = Some(name.to_owned());
     }

@@ -1,0 +1,141 @@
+//! Flags, environment, file, defaults; `--check` and `--print-config`.
+
+use std::path::Path;
+
+use crate::{Daemon, ask, lotlogd, text};
+
+/// Runs lotlogd to its end.
+fn run(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let mut command = lotlogd(home);
+    command.args(arguments).envs(variables.iter().copied());
+    text(&command.output().unwrap())
+}
+
+#[track_caller]
+fn check_refused(file: &str, arguments: &[&str], variables: &[(&str, &str)], code: i32, says: &[&str]) {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("c.toml");
+    std::fs::write(&path, file).unwrap();
+    let mut all = vec!["--config", path.to_str().unwrap(), "--print-config"];
+    all.extend(arguments);
+    let (got, said) = run(home.path(), &all, variables);
+    assert_eq!(got, code, "{said}");
+    for word in says {
+        assert!(said.contains(word), "`{word}` is not in: {said}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place_and_the_next_step() {
+    check_refused("", &["--nonsense"], &[], 64, &["--nonsense"]);
+    check_refused("", &["--max-items", "many"], &[], 64, &["--max-items", "whole number"]);
+    check_refused("", &["--segment-bytes", "1KiB"], &[], 64, &["--segment-bytes", "256KiB"]);
+    check_refused("", &["--check"], &[], 64, &["exclude"]);
+    check_refused("", &[], &[("LOTLOGD_MAX_ITEMS", "0")], 78, &["LOTLOGD_MAX_ITEMS", "from 1"]);
+    check_refused("max_items = 5\nmax_itms = 7\n", &[], &[], 78, &["c.toml:2", "max_itms", "`max_items`"]);
+    check_refused("\ndurability = \"maybe\"\n", &[], &[], 78, &["c.toml:2", "durability", "synced"]);
+    check_refused("line_timeout_seconds = \"30 parsecs\"\n", &[], &[], 78, &["c.toml:1", "30s"]);
+    check_refused("[limits]\nmax_items = 5\n", &[], &[], 78, &["limits"]);
+    check_refused("not toml at all", &[], &[], 78, &["is not TOML"]);
+    check_refused("", &["--config", "/does/not/exist.toml"], &[], 64, &["config"]);
+}
+
+#[test]
+fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("c.toml");
+    let value = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut all = vec!["--print-config"];
+        all.extend(arguments);
+        let (code, said) = run(home.path(), &all, variables);
+        assert_eq!(code, 0, "{said}");
+        said.lines().find_map(|l| l.strip_prefix("segment_bytes = ")).unwrap().to_owned()
+    };
+    std::fs::write(&path, "segment_bytes = \"2MiB\"\n").unwrap();
+    let file = ["--config", path.to_str().unwrap()];
+    let of_environment = [("LOTLOGD_SEGMENT_BYTES", "3MiB")];
+    assert_eq!(value(&[], &[]), "\"32MiB\"");
+    assert_eq!(value(&file, &[]), "\"2MiB\"");
+    assert_eq!(value(&[], &[("LOTLOGD_CONFIG", path.to_str().unwrap())]), "\"2MiB\"");
+    assert_eq!(value(&file, &of_environment), "\"3MiB\"");
+    assert_eq!(value(&[&file[..], &["--segment-bytes", "4194304"]].concat(), &of_environment), "\"4MiB\"");
+}
+
+#[test]
+fn printed_settings_are_taken_as_a_file_and_come_out_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, first) = run(
+        home.path(),
+        &[
+            "--print-config",
+            "--socket-mode",
+            "0600",
+            "--drain-timeout-seconds",
+            "1500ms",
+            "--allow-users",
+            "0,12",
+        ],
+        &[],
+    );
+    assert_eq!(code, 0, "{first}");
+    let path = home.path().join("c.toml");
+    std::fs::write(&path, &first).unwrap();
+    let (code, second) = run(home.path(), &["--print-config", "--config", path.to_str().unwrap()], &[]);
+    assert_eq!((code, second), (0, first));
+}
+
+#[test]
+fn help_names_every_setting_with_unit_default_and_variable() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, long) = run(home.path(), &["--help"], &[]);
+    assert_eq!(code, 0);
+    for setting in lotlog::settings::SETTINGS {
+        assert!(long.contains(&format!("--{}", setting.flag())), "{}", setting.key);
+        assert!(long.contains(&setting.variable()), "{}", setting.key);
+    }
+    let (code, version) = run(home.path(), &["--version"], &[]);
+    assert_eq!((code, version.trim()), (0, concat!("lotlogd ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn check_says_what_a_start_would_meet_and_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, socket) = (home.path().join("data"), home.path().join("s"));
+    let arguments = ["--check", "--data-dir", data.to_str().unwrap(), "--socket", socket.to_str().unwrap()];
+    let (code, said) = run(home.path(), &arguments, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!data.exists() && !socket.exists(), "nothing was made");
+    let daemon = Daemon::start(home.path(), &[]);
+    assert_eq!(ask(&daemon.connect(), r#"{"op":"sync"}"#)["ok"], true);
+    let (code, said) = run(home.path(), &arguments, &[]);
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("held by another lotlogd") && said.contains("served by another daemon"), "{said}");
+    assert_eq!(ask(&daemon.connect(), r#"{"op":"sync"}"#)["ok"], true, "the running one is not disturbed");
+    std::fs::write(home.path().join("file"), "").unwrap();
+    let file = home.path().join("file");
+    let (code, said) = run(
+        home.path(),
+        &[
+            "--check",
+            "--data-dir",
+            file.to_str().unwrap(),
+            "--socket",
+            home.path().join("t").to_str().unwrap(),
+        ],
+        &[],
+    );
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("not a directory"), "{said}");
+}
+
+#[test]
+fn lotlog_socket_names_the_socket_for_the_daemon_too() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, said) =
+        run(home.path(), &["--print-config"], &[("LOTLOG_SOCKET", "/told/s"), ("LOTLOGD_SOCKET", "/other")]);
+    assert_eq!(code, 0);
+    assert!(said.contains("socket = \"/told/s\""), "{said}");
+    let (_, said) =
+        run(home.path(), &["--print-config", "--socket", "/flag"], &[("LOTLOG_SOCKET", "/told/s")]);
+    assert!(said.contains("socket = \"/flag\""), "{said}");
+}

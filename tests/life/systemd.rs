@@ -1,0 +1,120 @@
+//! systemd, without a systemd: notifications to a datagram socket, activation by `systemd-socket-activate`, the
+//! units through `systemd-analyze verify`.
+
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::{Daemon, PATIENCE, ask, lotlogd};
+
+fn exists(program: &str) -> bool {
+    let found =
+        Command::new("sh").arg("-c").arg(format!("command -v {program}")).output().unwrap().status.success();
+    if !found {
+        eprintln!("SKIPPED: {program} is not installed, so this is not tried here");
+    }
+    found
+}
+
+#[test]
+fn it_tells_systemd_when_it_is_ready_alive_and_stopping() {
+    let home = tempfile::tempdir().unwrap();
+    let notify = UnixDatagram::bind(home.path().join("notify")).unwrap();
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
+    let next = || {
+        let mut bytes = [0; 4096];
+        let got = notify.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..got]).into_owned()
+    };
+    let mut command = lotlogd(home.path());
+    command.arg("--data-dir").arg(home.path().join("data")).arg("--socket").arg(home.path().join("s"));
+    command.env("NOTIFY_SOCKET", home.path().join("notify")).env("WATCHDOG_USEC", "100000");
+    let daemon = Daemon { child: command.spawn().unwrap(), socket: home.path().join("s") };
+    let ready = next();
+    assert!(ready.contains("READY=1") && ready.contains("STATUS="), "{ready}");
+    // Ready means listening: no waiting is needed.
+    let stream = UnixStream::connect(&daemon.socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(ask(&stream, r#"{"items":[{}]}"#)["ok"], true);
+    for _ in 0..3 {
+        let alive = next();
+        assert!(alive.contains("WATCHDOG=1"), "{alive}");
+    }
+    daemon.signal(Signal::TERM);
+    let deadline = Instant::now() + PATIENCE;
+    while !next().contains("STOPPING=1") {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(daemon.wait().0, 0);
+}
+
+#[test]
+fn it_serves_a_socket_that_systemd_passes_and_leaves_its_file_alone() {
+    if !exists("systemd-socket-activate") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("activated");
+    let mut command = Command::new("systemd-socket-activate");
+    command
+        .arg("-l")
+        .arg(&socket)
+        .arg(env!("CARGO_BIN_EXE_lotlogd"))
+        .arg("--data-dir")
+        .arg(home.path().join("data"));
+    command.env_remove("NOTIFY_SOCKET").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let daemon = Daemon { child: command.spawn().unwrap(), socket: socket.clone() };
+    assert_eq!(
+        ask(&daemon.connect(), r#"{"context":{"lot_id":"A"},"items":[{"sku_local":"1"}]}"#)["ok"],
+        true
+    );
+    assert!(home.path().join("data/lots/A.jsonl").is_file());
+    daemon.signal(Signal::TERM);
+    let (code, said) = daemon.wait();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("listening on"), "{said}");
+    assert!(socket.exists(), "the socket is systemd's");
+}
+
+#[test]
+fn systemd_accepts_the_units() {
+    if !exists("systemd-analyze") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    for name in ["lotlogd.service", "lotlogd.socket"] {
+        let unit = std::fs::read_to_string(units.join(name)).unwrap();
+        // The program is where this build put it.
+        let unit = unit.replace("/usr/bin/lotlogd", env!("CARGO_BIN_EXE_lotlogd"));
+        std::fs::write(home.path().join(name), unit).unwrap();
+    }
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args([home.path().join("lotlogd.service"), home.path().join("lotlogd.socket")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<&str> = said.lines().filter(|l| l.contains("lotlogd")).collect();
+    assert!(output.status.success() && ours.is_empty(), "{said}");
+    let service = std::fs::read_to_string(units.join("lotlogd.service")).unwrap();
+    for line in ["Type=notify", "RestartPreventExitStatus=64 65 78", "StateDirectory=lotlog", "WatchdogSec="]
+    {
+        assert!(service.contains(line), "{line}");
+    }
+}
+
+#[test]
+fn without_systemd_nothing_of_it_happens() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &[]);
+    drop(daemon.connect());
+    std::thread::sleep(Duration::from_millis(50));
+    daemon.signal(Signal::TERM);
+    let (code, said) = daemon.wait();
+    assert_eq!(code, 0);
+    assert!(!said.contains("systemd"), "{said}");
+}
