@@ -202,8 +202,11 @@ impl Cells {
 mod tests {
     use super::*;
 
+    /// Line and text of an item; or the lines of a refused row and a part of the reason.
+    type Expected<'a> = Result<(u64, &'a str), (u64, u64, &'a str)>;
+
     #[track_caller]
-    fn check(csv: &str, expected: &[Result<(u64, &str), (u64, u64, &str)>]) {
+    fn check(csv: &str, expected: &[Expected<'_>]) {
         let mut input = Input::of(csv.as_bytes(), MAX_LINE_BYTES);
         let columns = Columns::read(&mut input).expect("header").expect("not empty");
         for expected in expected {
