@@ -168,7 +168,7 @@ impl Vault {
             Trouble::Write(error) => (error.is_no_space(), error.to_string()),
             Trouble::Changed(why) | Trouble::Unavailable(why) => (false, why),
         };
-        if let Some(first) = batches.first() {
+        if let Some(first) = batches.first().filter(|_| !self.retrying) {
             let lot = first.batch.lot.stem();
             tracing::warn!(
                 lot,
@@ -190,6 +190,13 @@ impl Vault {
 
     /// Tries the pending batches again, in order.
     pub(crate) fn retry_pending(&mut self, now: Now) -> Result<(), VaultError> {
+        self.retrying = true;
+        let result = self.retry_each(now);
+        self.retrying = false;
+        result
+    }
+
+    fn retry_each(&mut self, now: Now) -> Result<(), VaultError> {
         let pending = std::mem::take(&mut self.pending);
         let mut by_lot: Vec<(Lot, Instant, Vec<Staged>)> = Vec::new();
         for p in pending {

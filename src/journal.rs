@@ -50,6 +50,8 @@ pub struct Journal {
     /// Number and uuid of the newest segment asked for.
     newest: (u64, u128),
     preparing: bool,
+    /// Removals that were asked for and have not ended.
+    trimming: usize,
     not_prepared: Option<(Instant, String)>,
     segment_bytes: u64,
     /// Segments on disk up to the current one: number and length, oldest first.
@@ -91,6 +93,7 @@ impl Journal {
             unsynced_bytes: 0,
             spares: VecDeque::new(),
             preparing: false,
+            trimming: 0,
             not_prepared: None,
             segment_bytes,
         };
@@ -111,6 +114,11 @@ impl Journal {
     /// Bytes handed to the kernel or buffered since the last sync.
     pub fn unsynced_bytes(&self) -> u64 {
         self.unsynced_bytes + self.buffer.len() as u64
+    }
+
+    /// Size of a segment that is not made for one large batch.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// Segments on disk up to the current one.
@@ -159,7 +167,8 @@ impl Journal {
                 self.not_prepared = Some((now, error.to_string()));
             }
             Done::Failed(error) => return Err(error),
-            Done::Trimmed | Done::LotsSynced => {}
+            Done::Trimmed => self.trimming -= 1,
+            Done::LotsSynced => {}
         }
         Ok(())
     }
@@ -296,7 +305,20 @@ impl Journal {
             self.held.pop_front();
         }
         if !numbers.is_empty() {
+            self.trimming += 1;
             self.lane.submit(Job::Trim { numbers });
         }
+    }
+
+    /// Waits until what was asked to be removed is gone.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub fn finish_trims(&mut self, now: Instant) -> Result<(), StorageError> {
+        while self.trimming > 0 {
+            let done = self.lane.wait();
+            self.take_in(done, now)?;
+        }
+        Ok(())
     }
 }

@@ -5,11 +5,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Refusal, STAMP_BYTES};
+use crate::journal::SPARE_SEGMENTS;
 use crate::storage::Dir;
 use crate::vault::{Vault, no_space, unavailable};
 
-/// Free space that batches leave on the lots' file system, in bytes.
+/// Free space that batches leave on the lots' file system, in bytes, beside room for the spare segments that
+/// may be under preparation.
 pub const SPACE_RESERVE_BYTES: u64 = 4 << 20;
+/// Nearer to the reserve than this, in bytes, free space is asked for every batch: others write too.
+const SPACE_NEAR_BYTES: u64 = 256 << 20;
 /// How long free space is believed.
 const SPACE_BELIEF: Duration = Duration::from_millis(250);
 /// Timestamps go on from the last one while the wall clock is behind it by less than this.
@@ -26,9 +30,10 @@ impl Vault {
                 unavailable(stem, &pending.why)
             });
         }
-        let needed = lines_bytes + SPACE_RESERVE_BYTES;
+        let needed = lines_bytes + SPACE_RESERVE_BYTES + SPARE_SEGMENTS as u64 * self.journal.segment_bytes();
         let stale = self.space.probed.is_none_or(|at| now.duration_since(at) >= SPACE_BELIEF);
-        if stale || (self.space.free_bytes < needed && !self.space.lacking) {
+        let near = self.space.free_bytes < needed + SPACE_NEAR_BYTES;
+        if stale || (near && !self.space.lacking) {
             let on_the_way: u64 = self.staged.iter().map(|s| s.batch.lines_bytes).sum();
             // Where the question itself fails, the writes will tell.
             let free = self.storage.free_bytes(Dir::Lots).unwrap_or(u64::MAX);

@@ -161,6 +161,8 @@ pub struct Vault {
     pub(crate) group_lots: HashSet<Lot>,
     pub(crate) space: Space,
     pub(crate) pending_retry_at: Instant,
+    /// Pending batches are being tried again: what was said of them is not repeated.
+    pub(crate) retrying: bool,
     pub(crate) lines: Vec<u8>,
 }
 
@@ -210,6 +212,7 @@ impl Vault {
             group_lots: HashSet::new(),
             space: Space { free_bytes: 0, probed: None, lacking: false },
             pending_retry_at: now,
+            retrying: false,
             lines: Vec::new(),
         }
     }

@@ -355,14 +355,15 @@ impl Vault {
     /// # Errors
     /// [`VaultError`].
     pub fn close(mut self, now: Now) -> Result<(), VaultError> {
-        self.settle(now)?;
+        self.commit(now)?;
         self.retry_pending(now)?;
         while self.pending.iter().any(|p| p.for_space) {
             // The caller's drain deadline bounds this.
             std::thread::sleep(PENDING_RETRY);
             self.retry_pending(Now::read())?;
         }
-        self.checkpoint_now(Now::read())
+        self.checkpoint_now(now)?;
+        Ok(self.journal.finish_trims(now.mono)?)
     }
 }
 
