@@ -7,7 +7,6 @@ use crate::batch::{Body, Code, LotId, Refusal, STAMP_BYTES, SessionId};
 use crate::record::BLANK_STAMP;
 use crate::scan::Scanner;
 use crate::tally::{Reserved, Tally};
-use crate::text;
 use crate::token::{Fault, Value};
 
 /// The known keys that are copied, in the order of the record; the first [`FLAT`] stand in it twice.
@@ -83,7 +82,7 @@ impl Context {
     pub fn read(&mut self, scanner: &mut Scanner<'_>, tally: &mut Tally) -> Result<Option<Refusal>, Fault> {
         let mut refusal = None;
         while let Some(key) = scanner.next_key()? {
-            let role = role(scanner.name(key));
+            let role = role(scanner.name());
             let value = scanner.value()?;
             match role {
                 Role::Known(LOT_ID) => refusal = self.read_lot(value, scanner, tally)?,
@@ -106,7 +105,7 @@ impl Context {
                 Role::Session | Role::Seq | Role::Extra => {
                     let start = self.extras.len();
                     self.extras.push(b',');
-                    scanner.write_key(key, &mut self.extras);
+                    scanner.write_text(key, &mut self.extras);
                     self.extras.push(b':');
                     let infinities = scanner.copy(value, &mut self.extras)?;
                     if is_missing(value) {
@@ -117,7 +116,7 @@ impl Context {
                         Role::Session => self.session = rival,
                         Role::Seq => self.seq = rival,
                         _ if infinities > 0 => {
-                            tally.drop_values(&String::from_utf8_lossy(scanner.name(key)), infinities);
+                            tally.drop_values(&String::from_utf8_lossy(scanner.name()), infinities);
                         }
                         _ => {}
                     }
@@ -143,11 +142,8 @@ impl Context {
         }
         let json = String::from_utf8_lossy(&self.values[start..]).into_owned();
         let lot = match value {
-            Value::Text(token) => {
-                let (raw, escaped) = scanner.raw(token);
-                LotId::new(&text::unescape(raw, escaped), &json)
-            }
-            Value::Number(number) if number.integer => LotId::new(&json, &json),
+            Value::Text(token) => LotId::new(&scanner.text(token), &json),
+            Value::Number(number) if number.integer() => LotId::new(&json, &json),
             _ => Err(Refusal::new(
                 Code::InvalidRequest,
                 format!(

@@ -1,10 +1,11 @@
 //! One half of the record: what belongs to the item. Puts its known keys in order, converts their values, and
 //! copies the others. Does not know the context.
 
+use std::ops::Range;
+
 use crate::number;
 use crate::scan::Scanner;
 use crate::tally::{Reserved, Tally};
-use crate::text;
 use crate::token::{Fault, Number, Text, Value};
 
 /// What is stored of a field's values.
@@ -95,9 +96,22 @@ fn role(key: &[u8]) -> Role {
 /// Where a known key's value waits until its turn.
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
     home: Home,
+}
+
+impl Slot {
+    /// Places are those of tokens, or of text respelt from them: they fit.
+    #[inline]
+    fn new((start, end): (usize, usize), home: Home) -> Slot {
+        Slot { start: start as u32, end: end as u32, home }
+    }
+
+    #[inline]
+    fn place(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -157,7 +171,7 @@ impl Items {
         self.extras.clear();
         let mut present = 0u32;
         while let Some(key) = scanner.next_key()? {
-            match role(scanner.name(key)) {
+            match role(scanner.name()) {
                 Role::Known(index) => {
                     let value = scanner.value()?;
                     if let Some(slot) = self.known(index as usize, value, scanner)? {
@@ -166,13 +180,13 @@ impl Items {
                     }
                 }
                 Role::Extra => {
-                    scanner.write_key(key, &mut self.extras);
+                    scanner.write_text(key, &mut self.extras);
                     self.extras.push(b':');
                     let value = scanner.value()?;
                     let infinities = scanner.copy(value, &mut self.extras)?;
                     self.extras.push(b',');
                     if infinities > 0 {
-                        tally.drop_values(&String::from_utf8_lossy(scanner.name(key)), infinities);
+                        tally.drop_values(&String::from_utf8_lossy(scanner.name()), infinities);
                     }
                 }
                 Role::Reserved(reserved) => {
@@ -194,9 +208,9 @@ impl Items {
             present &= present - 1;
             let (field, slot) = (&FIELDS[index], self.slots[index]);
             let (value, tail): (&[u8], &[u8]) = match slot.home {
-                Home::Line => (&line[slot.start..slot.end], b","),
-                Home::LineInteger => (&line[slot.start..slot.end], b".0,"),
-                Home::Respelt => (&self.respelt[slot.start..slot.end], b","),
+                Home::Line => (&line[slot.place()], b","),
+                Home::LineInteger => (&line[slot.place()], b".0,"),
+                Home::Respelt => (&self.respelt[slot.place()], b","),
             };
             for key in [field.key, field.alias] {
                 if !key.is_empty() {
@@ -234,27 +248,23 @@ impl Items {
             }
             (Value::Number(number), Kind::Number) => number_slot(number, scanner),
             (Value::Text(token), Kind::Scalar) => Some(match scanner.verbatim(token) {
-                Some((start, end)) => Slot { start, end, home: Home::Line },
+                Some(place) => Slot::new(place, Home::Line),
                 None => self.respell(|out| scanner.write_text(token, out)),
             }),
-            (Value::Number(Number { start, end, .. }), Kind::Scalar) => {
-                Some(Slot { start, end, home: Home::Line })
-            }
+            (Value::Number(number), Kind::Scalar) => Some(Slot::new(number.place(), Home::Line)),
             (Value::Number(number), Kind::Quantity) => {
                 number::truncate(scanner.spelling(number)).map(|quantity| self.integer(quantity))
             }
             (Value::Text(token), Kind::Number) => self.number_text(token, scanner),
             (Value::Text(token), Kind::Quantity) => {
-                let (raw, escaped) = scanner.raw(token);
-                number::integer(&text::unescape(raw, escaped)).map(|quantity| self.integer(quantity))
+                number::integer(&scanner.text(token)).map(|quantity| self.integer(quantity))
             }
-            (Value::Bool(yes), Kind::Quantity) => Some(self.integer(i64::from(yes))),
-            (Value::Bool(yes), Kind::Number) => {
-                Some(self.respell(|out| out.extend_from_slice(if yes { b"1.0" } else { b"0.0" })))
-            }
-            (Value::Bool(yes), Kind::Scalar) => {
-                Some(self.respell(|out| out.extend_from_slice(if yes { b"true" } else { b"false" })))
-            }
+            (Value::True, Kind::Scalar) => Some(self.respell(|out| out.extend_from_slice(b"true"))),
+            (Value::False, Kind::Scalar) => Some(self.respell(|out| out.extend_from_slice(b"false"))),
+            (Value::True, Kind::Number) => Some(self.respell(|out| out.extend_from_slice(b"1.0"))),
+            (Value::False, Kind::Number) => Some(self.respell(|out| out.extend_from_slice(b"0.0"))),
+            (Value::True, Kind::Quantity) => Some(self.integer(1)),
+            (Value::False, Kind::Quantity) => Some(self.integer(0)),
         };
         if slot.is_none() {
             self.dropped[index] += 1;
@@ -263,13 +273,9 @@ impl Items {
     }
 
     fn number_text(&mut self, token: Text, scanner: &Scanner<'_>) -> Option<Slot> {
-        let (raw, escaped) = scanner.raw(token);
         let start = self.respelt.len();
-        number::respell(&text::unescape(raw, escaped), &mut self.respelt).then_some(Slot {
-            start,
-            end: self.respelt.len(),
-            home: Home::Respelt,
-        })
+        number::respell(&scanner.text(token), &mut self.respelt)
+            .then(|| Slot::new((start, self.respelt.len()), Home::Respelt))
     }
 
     fn integer(&mut self, value: i64) -> Slot {
@@ -279,7 +285,7 @@ impl Items {
     fn respell(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Slot {
         let start = self.respelt.len();
         write(&mut self.respelt);
-        Slot { start, end: self.respelt.len(), home: Home::Respelt }
+        Slot::new((start, self.respelt.len()), Home::Respelt)
     }
 
     fn skip(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
@@ -297,7 +303,7 @@ impl Items {
 
 #[inline]
 fn number_slot(number: Number, scanner: &Scanner<'_>) -> Option<Slot> {
-    let Number { start, end, integer, exponent } = number;
-    let home = if integer { Home::LineInteger } else { Home::Line };
-    number::fits_double(scanner.spelling(number), exponent).then_some(Slot { start, end, home })
+    let home = if number.integer() { Home::LineInteger } else { Home::Line };
+    let fits = number::fits_double(scanner.spelling(number), number.exponent());
+    fits.then(|| Slot::new(number.place(), home))
 }

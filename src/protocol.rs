@@ -10,7 +10,7 @@ use crate::record;
 use crate::scan::Scanner;
 use crate::tally::Tally;
 use crate::text;
-use crate::token::{Fault, Value};
+use crate::token::{Fault, Value, What};
 
 /// A decoded request.
 #[derive(Debug)]
@@ -108,7 +108,11 @@ pub fn decode(line: &[u8], limits: &Limits, default_ack: Durability) -> Result<R
     let seq = draft.seq;
     match read {
         Err(fault) => {
-            let message = format!("the line is not JSON, so nothing was stored: {fault}");
+            let limit = match fault.what() {
+                What::Nesting => format!(" (max_nesting = {})", limits.max_nesting),
+                _ => String::new(),
+            };
+            let message = format!("the line is not JSON, so nothing was stored: {fault}{limit}");
             Err(Rejected { seq: None, refusal: Refusal::new(Code::InvalidJson, message) })
         }
         Ok(()) => draft.finish(default_ack).map_err(|refusal| Rejected { seq, refusal }),
@@ -132,8 +136,8 @@ impl Draft<'_> {
     fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         match scanner.value()? {
             Value::Object => {
-                while let Some(key) = scanner.next_key()? {
-                    let name = String::from_utf8_lossy(scanner.name(key)).into_owned();
+                while scanner.next_key()?.is_some() {
+                    let name = String::from_utf8_lossy(scanner.name()).into_owned();
                     self.member(&name, scanner)?;
                 }
             }
@@ -163,7 +167,7 @@ impl Draft<'_> {
         let value = scanner.value()?;
         match (name, value) {
             ("op" | "context" | "session" | "seq" | "ack", Value::Null) => {}
-            ("op", Value::Text(token)) => match scanner.raw(token).0 {
+            ("op", Value::Text(token)) => match &*scanner.text(token) {
                 "log" => self.op = Op::Log,
                 "sync" => self.op = Op::Sync,
                 "status" => self.op = Op::Status,
@@ -173,13 +177,12 @@ impl Draft<'_> {
                 }
             },
             ("session", Value::Text(token)) => {
-                let (raw, escaped) = scanner.raw(token);
-                self.session = SessionId::new(&text::unescape(raw, escaped));
+                self.session = SessionId::new(&scanner.text(token));
                 if self.session.is_none() {
                     self.blame(invalid("session must be 1 to 64 of A-Z a-z 0-9 . _ : -, so nothing was stored: a UUID will do"));
                 }
             }
-            ("seq", Value::Number(number)) if number.integer => {
+            ("seq", Value::Number(number)) if number.integer() => {
                 let seq =
                     scanner.spelling(number).parse::<i64>().ok().and_then(|seq| u64::try_from(seq).ok());
                 self.seq = seq.filter(|seq| *seq > 0);
@@ -187,7 +190,7 @@ impl Draft<'_> {
                     self.blame(invalid("seq must be from 1 to 2^63-1, so nothing was stored: number the batches of a session 1, 2, 3"));
                 }
             }
-            ("ack", Value::Text(token)) => match scanner.raw(token).0.parse() {
+            ("ack", Value::Text(token)) => match scanner.text(token).parse() {
                 Ok(ack) => self.ack = Some(ack),
                 Err(_) => self.blame(invalid("ack must be \"synced\" or \"written\", so nothing was stored")),
             },

@@ -2,24 +2,19 @@
 //! the line, and copies values in normal form (compact, non-ASCII raw, fewest escapes). It finds keys given
 //! twice. Iterative, so that nesting costs no stack. Knows neither requests nor records; never parses a number.
 
+use std::borrow::Cow;
+
 use crate::text;
-use crate::token::{Fault, Number, Text, Value, What};
+use crate::token::{Fault, MAX_PLACE_BYTES, Number, Text, Value, What};
 
 /// Up to this many keys an object's new key is compared with those before it; beyond, they are sorted once.
 const PAIRWISE_KEYS: usize = 32;
 
-/// A key: its token, and where its unescaped name is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Key {
-    token: Text,
-    name: Name,
-}
-
 /// Place of an unescaped key: in the line, or, from the line's length on, in `Scanner::unescaped`.
 #[derive(Clone, Copy, Debug)]
 struct Name {
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
 }
 
 /// An array or object that has not ended.
@@ -63,9 +58,12 @@ impl<'l> Scanner<'l> {
     /// A scanner at the start of `line`, which nests at most `max_nesting` levels.
     ///
     /// # Errors
-    /// The line is not UTF-8.
+    /// The line is not UTF-8, or too long for tokens.
     pub fn new(line: &'l [u8], max_nesting: usize) -> Result<Scanner<'l>, Fault> {
-        let line = std::str::from_utf8(line).map_err(|e| Fault { at: e.valid_up_to(), what: What::Utf8 })?;
+        if line.len() > MAX_PLACE_BYTES {
+            return Err(Fault::new(MAX_PLACE_BYTES, What::TooLong));
+        }
+        let line = std::str::from_utf8(line).map_err(|e| Fault::new(e.valid_up_to(), What::Utf8))?;
         Ok(Scanner {
             line,
             at: 0,
@@ -94,37 +92,43 @@ impl<'l> Scanner<'l> {
     }
 
     /// A number as it is spelt.
+    #[inline]
     pub fn spelling(&self, number: Number) -> &'l str {
-        self.line.get(number.start..number.end).unwrap_or_default()
+        let (start, end) = number.place();
+        self.line.get(start..end).unwrap_or_default()
     }
 
-    /// A string between its quotes, as it stands in the line; and whether it holds escapes.
-    pub fn raw(&self, text: Text) -> (&'l str, bool) {
-        (self.line.get(text.start..text.end).unwrap_or_default(), text.escaped)
+    /// A string without its quotes as it stands in the line.
+    fn raw(&self, token: Text) -> &'l str {
+        let (start, end) = token.place();
+        self.line.get(start..end).unwrap_or_default()
+    }
+
+    /// A string, unescaped.
+    pub fn text(&self, token: Text) -> Cow<'l, str> {
+        text::unescape(self.raw(token), token.escaped())
     }
 
     /// The place in the line of a string with its quotes, where that already is its normal form.
-    pub fn verbatim(&self, text: Text) -> Option<(usize, usize)> {
-        (!text.escaped).then_some((text.start - 1, text.end + 1))
+    #[inline]
+    pub fn verbatim(&self, token: Text) -> Option<(usize, usize)> {
+        let (start, end) = token.place();
+        (!token.escaped()).then_some((start - 1, end + 1))
     }
 
     /// Appends a string with its quotes in normal form.
+    #[inline]
     pub fn write_text(&self, token: Text, out: &mut Vec<u8>) {
-        if token.escaped {
-            text::write_normal(self.raw(token).0, out);
-        } else {
-            out.extend_from_slice(&self.bytes()[token.start - 1..token.end + 1]);
+        match self.verbatim(token) {
+            Some((start, end)) => out.extend_from_slice(&self.bytes()[start..end]),
+            None => text::write_normal(self.raw(token), out),
         }
     }
 
-    /// Appends a key with its quotes in normal form.
-    pub fn write_key(&self, key: Key, out: &mut Vec<u8>) {
-        self.write_text(key.token, out);
-    }
-
-    /// A key of an object that has not ended, unescaped.
-    pub fn name(&self, key: Key) -> &[u8] {
-        name_in(self.line, &self.unescaped, key.name)
+    /// The key, unescaped, of the member that is being read; valid until the next key.
+    #[inline]
+    pub fn name(&self) -> &[u8] {
+        self.keys.last().map_or(&[], |name| name_in(self.line, &self.unescaped, *name))
     }
 
     /// Reads a value's first token.
@@ -142,8 +146,8 @@ impl<'l> Scanner<'l> {
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b'{') => self.open(true),
             Some(b'[') => self.open(false),
-            Some(b't') => self.word("true", Value::Bool(true)),
-            Some(b'f') => self.word("false", Value::Bool(false)),
+            Some(b't') => self.word("true", Value::True),
+            Some(b'f') => self.word("false", Value::False),
             Some(b'n') => self.word("null", Value::Null),
             Some(b'N') => self.bare_word("NaN", Value::Nan),
             Some(b'I') => self.bare_word("Infinity", Value::Infinity),
@@ -157,7 +161,7 @@ impl<'l> Scanner<'l> {
     /// # Errors
     /// Neither a key with its colon nor the object's end stands here.
     #[inline]
-    pub fn next_key(&mut self) -> Result<Option<Key>, Fault> {
+    pub fn next_key(&mut self) -> Result<Option<Text>, Fault> {
         self.skip_blanks();
         let count = self.frames.last().map_or(0, |frame| frame.count);
         match self.peek() {
@@ -178,14 +182,14 @@ impl<'l> Scanner<'l> {
         }
         self.at += 1;
         let token = self.string()?;
-        let key = Key { token, name: self.keep_name(token) };
-        self.note_key(key.name);
+        let name = self.keep_name(token);
+        self.note_key(name);
         self.skip_blanks();
         if self.peek() != Some(b':') {
             return self.fault(What::Colon);
         }
         self.at += 1;
-        Ok(Some(key))
+        Ok(Some(token))
     }
 
     /// Goes to the next element of the innermost open container, an array; `false` where it has ended.
@@ -235,7 +239,7 @@ impl<'l> Scanner<'l> {
                 if count > 0 {
                     out.push(b',');
                 }
-                self.write_key(key, out);
+                self.write_text(key, out);
                 out.push(b':');
             } else {
                 if !self.next_element()? {
@@ -292,9 +296,9 @@ impl<'l> Scanner<'l> {
     fn write_first(&self, value: Value, out: &mut Vec<u8>, infinities: &mut u64) {
         match value {
             Value::Text(token) => self.write_text(token, out),
-            Value::Number(number) => out.extend_from_slice(&self.bytes()[number.start..number.end]),
-            Value::Bool(true) => out.extend_from_slice(b"true"),
-            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Number(number) => out.extend_from_slice(self.spelling(number).as_bytes()),
+            Value::True => out.extend_from_slice(b"true"),
+            Value::False => out.extend_from_slice(b"false"),
             Value::Null | Value::Nan => out.extend_from_slice(b"null"),
             Value::Infinity => {
                 *infinities += 1;
@@ -319,7 +323,7 @@ impl<'l> Scanner<'l> {
 
     #[cold]
     fn fault<T>(&self, what: What) -> Result<T, Fault> {
-        Err(Fault { at: self.at, what })
+        Err(Fault::new(self.at, what))
     }
 
     fn word(&mut self, word: &str, value: Value) -> Result<Value, Fault> {
@@ -333,12 +337,12 @@ impl<'l> Scanner<'l> {
     fn bare_word(&mut self, word: &str, value: Value) -> Result<Value, Fault> {
         let start = self.at;
         self.word(word, value)?;
-        if self.bare_words { Ok(value) } else { Err(Fault { at: start, what: What::BareWord }) }
+        if self.bare_words { Ok(value) } else { Err(Fault::new(start, What::BareWord)) }
     }
 
     fn open(&mut self, is_object: bool) -> Result<Value, Fault> {
         if self.frames.len() >= self.max_nesting {
-            return self.fault(What::Nesting(self.max_nesting));
+            return self.fault(What::Nesting);
         }
         self.at += 1;
         let (keys_from, unescaped_from) = (self.keys.len(), self.unescaped.len());
@@ -360,7 +364,7 @@ impl<'l> Scanner<'l> {
         // At least one digit must stand at `from`.
         let some_digits = |from: usize| match digits(from) {
             end if end > from => Ok(end),
-            end => Err(Fault { at: end, what: What::Number }),
+            end => Err(Fault::new(end, What::Number)),
         };
         if bytes[at] == b'-' {
             at += 1;
@@ -383,7 +387,7 @@ impl<'l> Scanner<'l> {
             (integer, exponent) = (false, true);
         }
         self.at = at;
-        Ok(Value::Number(Number { start, end: at, integer, exponent }))
+        Ok(Value::Number(Number::new(start, at, integer, exponent)))
     }
 
     /// Reads a string from behind its opening quote to behind its closing one.
@@ -398,32 +402,32 @@ impl<'l> Scanner<'l> {
             match bytes.get(at) {
                 Some(b'"') => {
                     self.at = at + 1;
-                    return Ok(Text { start, end: at, escaped });
+                    return Ok(Text::new(start, at, escaped));
                 }
                 Some(b'\\') => {
                     escaped = true;
-                    at = text::escape_end(bytes, at).map_err(|bad| Fault {
-                        at,
-                        what: match bad {
-                            text::BadEscape::Unknown => What::Escape,
-                            text::BadEscape::HalfPair => What::Surrogate,
-                        },
+                    at = text::escape_end(bytes, at).map_err(|bad| match bad {
+                        text::BadEscape::Unknown => Fault::new(at, What::Escape),
+                        text::BadEscape::HalfPair => Fault::new(at, What::Surrogate),
                     })?;
                 }
-                Some(_) => return Err(Fault { at, what: What::Control }),
-                None => return Err(Fault { at: start - 1, what: What::OpenString }),
+                Some(_) => return Err(Fault::new(at, What::Control)),
+                None => return Err(Fault::new(start - 1, What::OpenString)),
             }
         }
     }
 
     #[inline]
     fn keep_name(&mut self, token: Text) -> Name {
-        if !token.escaped {
-            return Name { start: token.start, end: token.end };
-        }
-        let start = self.line.len() + self.unescaped.len();
-        text::unescape_into(self.line.get(token.start..token.end).unwrap_or_default(), &mut self.unescaped);
-        Name { start, end: self.line.len() + self.unescaped.len() }
+        let (start, end) = if token.escaped() {
+            let start = self.line.len() + self.unescaped.len();
+            text::unescape_into(self.raw(token), &mut self.unescaped);
+            (start, self.line.len() + self.unescaped.len())
+        } else {
+            token.place()
+        };
+        // Both texts are at most MAX_PLACE_BYTES long: unescaping never makes one longer.
+        Name { start: start as u32, end: end as u32 }
     }
 
     /// Adds a key to the innermost object, looking for it among those before while they are few.
@@ -472,9 +476,10 @@ impl<'l> Scanner<'l> {
 
 #[inline]
 fn name_in<'a>(line: &'a str, unescaped: &'a str, name: Name) -> &'a [u8] {
-    match name.start.checked_sub(line.len()) {
-        None => &line.as_bytes()[name.start..name.end],
-        Some(start) => &unescaped.as_bytes()[start..name.end - line.len()],
+    let (start, end) = (name.start as usize, name.end as usize);
+    match start.checked_sub(line.len()) {
+        None => &line.as_bytes()[start..end],
+        Some(start) => &unescaped.as_bytes()[start..end - line.len()],
     }
 }
 
