@@ -227,7 +227,7 @@ impl Connection {
         if too_long {
             self.end_with(Refusal::new(
                 Code::TooLarge,
-                format!("the request line is longer than max_line_bytes = {limit}, so nothing of it was stored and the connection ends: split the batch"),
+                format!("the request line is longer than max_line_bytes = {}, so nothing of it was stored and the connection ends: split the batch", protocol::size(limit)),
             ));
         }
         too_long

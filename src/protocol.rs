@@ -11,6 +11,7 @@ use crate::scan::Scanner;
 use crate::tally::Tally;
 use crate::text;
 use crate::token::{Fault, Value, What};
+use crate::units::format_bytes;
 
 /// A decoded request.
 #[derive(Debug)]
@@ -281,7 +282,7 @@ impl Draft<'_> {
         let mut body = Body::default();
         let context_bytes = self.context.write(session.as_ref().map(|(name, seq)| (name, *seq)), &mut body);
         if context_bytes > self.limits.max_context_bytes {
-            let most = self.limits.max_context_bytes;
+            let most = size(self.limits.max_context_bytes);
             return Err(too_large(format!(
                 "the context takes {context_bytes} bytes in each record, max_context_bytes is {most}: shorten it"
             )));
@@ -290,7 +291,7 @@ impl Draft<'_> {
         body.items = self.items.finish(&mut self.tally);
         let lines_bytes = record::bytes_of_lines(body.items.len(), records, empty, body.suffix.len());
         if lines_bytes > self.limits.max_batch_bytes as u64 {
-            let most = self.limits.max_batch_bytes;
+            let most = size(self.limits.max_batch_bytes);
             return Err(too_large(format!(
                 "the batch takes {lines_bytes} bytes as records, max_batch_bytes is {most}: split it, or shorten the context"
             )));
@@ -314,6 +315,11 @@ impl Draft<'_> {
         });
         Ok(Request::Log(Box::new(Log { batch, echo })))
     }
+}
+
+/// A limit as the operator wrote it, and in bytes.
+pub fn size(bytes: usize) -> String {
+    format!("{} ({bytes} bytes)", format_bytes(bytes as u64))
 }
 
 fn too_large(message: String) -> Refusal {

@@ -1,0 +1,13 @@
+//! The daemon held to PROTOCOL.md: a real process, raw sockets, and what is then on disk. Written from that
+//! page alone; it knows nothing of the code behind the socket.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
+
+#[path = "../common/mod.rs"]
+mod common;
+mod data;
+mod guests;
+mod limits;
+mod requests;
+mod sessions;
+mod shape;
