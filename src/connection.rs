@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::allowance::{Allowance, READ_CHUNK_BYTES};
 use crate::batch::{Code, Outcome, Refusal};
+use crate::front::Front;
 use crate::inbox::Inbox;
 use crate::patience::{LineClock, ReplyClock};
 use crate::protocol::{self, Request};
-use crate::queue::{Mailbox, Sender, Submission};
+use crate::queue::{KEPT_ANSWERS, Mailbox, Sender, Submission};
 use crate::replies::{Awaited, Replies};
-use crate::server::Front;
 use crate::status::status_reply;
 
 /// Lines longer than this are decoded where other connections need not wait for it.
@@ -82,10 +82,8 @@ pub async fn serve(stream: UnixStream, front: Arc<Front>, sender: Sender, drain:
         tracing::debug!(%error, "a connection ended");
         return;
     }
-    if connection.fatal
-        && let Ok(_permit) = connection.front.lingering.clone().try_acquire_owned()
-    {
-        linger(&connection.stream).await;
+    if connection.fatal {
+        linger_if_few(&connection.stream, &connection.front).await;
     }
 }
 
@@ -96,17 +94,20 @@ impl Connection {
             if !self.draining && drain.is_cancelled() {
                 self.begin_drain()?;
             }
+            if self.line_clock.is_over(now) && self.wants_input() {
+                // What lies in the socket counts: the daemon itself may have been held up.
+                self.read()?;
+            }
             self.take_answers(now);
             self.take_lines(now);
-            self.send(now)?;
             if self.line_clock.is_over(now) {
                 let seconds = self.front.limits.line_timeout.as_secs_f64();
                 self.end_with(Refusal::new(
                     Code::Timeout,
                     format!("the line made no progress for {seconds} s, so it was dropped and the connection ends: send it again in one go"),
                 ));
-                self.send(now)?;
             }
+            self.send(now)?;
             if self.reply_clock.is_over(now) {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "its replies were not read"));
             }
@@ -190,6 +191,7 @@ impl Connection {
                 failed |= code == Code::IoError;
             }
         }
+        self.answers.shrink_to(KEPT_ANSWERS);
         if failed {
             self.stop_reading();
         }
@@ -350,17 +352,25 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Says no to a connection, and lets the peer read it.
-pub async fn turn_away(stream: &UnixStream, refusal: &Refusal) {
+/// Says no to a connection that was not served.
+pub fn say_no(stream: &UnixStream, refusal: &Refusal) {
     let reply = protocol::refusal_reply(None, refusal);
-    // A fresh socket has room for one line; a peer that is gone needs no answer.
-    let _ = stream.try_write(&reply);
-    linger(stream).await;
+    // Past tokio, which does not know yet that a fresh socket can be written to. It has room for one line; a
+    // peer that is gone needs no answer.
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(stream, &reply, flags);
+}
+
+/// Lingers, unless many do already.
+pub async fn linger_if_few(stream: &UnixStream, front: &Front) {
+    if let Ok(_permit) = front.lingering.try_acquire() {
+        linger(stream).await;
+    }
 }
 
 /// Ends the writing half and discards what the peer still sends, for a moment: closed at once, its next write
 /// would fail before it has read the reply.
-async fn linger(stream: &UnixStream) {
+pub async fn linger(stream: &UnixStream) {
     if rustix::net::shutdown(stream, rustix::net::Shutdown::Write).is_err() {
         return;
     }

@@ -32,7 +32,8 @@
 //! | [`config`], [`settings`], [`load`], [`places`], [`units`] | every limit by name; the table of settings; how they are loaded; where things are; sizes and times as text |
 //! | [`protocol`], [`scan`], [`token`], [`text`], [`number`] | the wire; a strict JSON scanner; its tokens; strings; numbers by their digits |
 //! | [`item`], [`context`], [`record`], [`tally`] | the record: its two halves, composing its lines, and what of a request was not stored |
-//! | [`server`], [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`] | the door; one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page |
+//! | [`server`], [`door`], [`front`] | accepting and draining; the socket file; what connections share and who may connect |
+//! | [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`] | one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page |
 //! | [`queue`] | the hatch: submissions, tickets, the budget of bytes in flight |
 //! | [`vault`], [`writer`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; into the lot files; checkpoints; clock and space |
 //! | [`sessions`] | what each session stored last |
@@ -66,7 +67,9 @@ pub mod config;
 pub mod connection;
 pub mod context;
 pub mod disk;
+pub mod door;
 pub mod frame;
+pub mod front;
 pub mod hands;
 pub mod inbox;
 pub mod item;

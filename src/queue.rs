@@ -29,6 +29,9 @@ pub enum Submission {
     Reopen(Ticket),
 }
 
+/// A mailbox that was emptied keeps room for so many answers, because thousands of connections are idle.
+pub const KEPT_ANSWERS: usize = 16;
+
 /// Where a connection's answers arrive: filled by the vault, emptied by the connection.
 #[derive(Debug, Default)]
 pub struct Mailbox {
@@ -54,7 +57,9 @@ impl Mailbox {
 
     /// Moves the answers that have arrived to the end of `into`.
     pub fn collect(&self, into: &mut Vec<(u64, Outcome)>) {
-        into.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        into.append(&mut answers);
+        answers.shrink_to(KEPT_ANSWERS);
     }
 
     fn put(&self, slot: u64, outcome: Outcome) {

@@ -11,6 +11,8 @@ use crate::protocol::{self, Echo};
 
 /// An emptied output keeps at most this many bytes allocated, because thousands of connections are idle.
 const KEEP_BYTES: usize = 1 << 10;
+/// ... and room for so many replies.
+const KEEP_SLOTS: usize = 16;
 
 /// A submitted request whose answer is awaited.
 #[derive(Debug)]
@@ -123,7 +125,7 @@ impl Replies {
             }
         }
         if self.slots.is_empty() {
-            self.slots.shrink_to(0);
+            self.slots.shrink_to(KEEP_SLOTS);
         }
     }
 

@@ -1,0 +1,158 @@
+//! The door: a socket file that is made, replaced when its daemon is dead, and removed at the end. Knows nobody
+//! who comes in.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::net::UnixListener;
+
+/// Longest path of a Unix socket, in bytes (108 with the NUL at its end, unix(7)).
+const SOCKET_PATH_BYTES: usize = 107;
+/// Mode of the directories that are made for a socket.
+const PARENT_MODE: u32 = 0o750;
+
+/// Why the socket could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another daemon serves it.
+    #[error("{0} is served by another daemon: stop that one first, or give this one its own --socket")]
+    InUse(PathBuf),
+    /// Something else is there.
+    #[error(
+        "{0} is there and is not a socket, so it is not touched: move it away, or choose another --socket"
+    )]
+    NotASocket(PathBuf),
+    /// The kernel takes no longer paths.
+    #[error("{0} is longer than the {SOCKET_PATH_BYTES} bytes of a socket's path: choose a shorter --socket")]
+    TooLong(PathBuf),
+    /// The system refused.
+    #[error("{path} cannot be made a socket: {source}")]
+    Io {
+        /// The path at fault.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            BindError::InUse(_) => 73,
+            BindError::NotASocket(_) | BindError::TooLong(_) | BindError::Io { .. } => 78,
+        }
+    }
+}
+
+/// A socket file of ours; removed when dropped, if it still is ours.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    id: (u64, u64),
+    /// Keeps a second daemon from replacing a socket between our look and our rename.
+    _lock: std::fs::File,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.id) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What stands at a socket's path.
+///
+/// # Errors
+/// [`BindError`], where it cannot be had.
+pub fn look_at_socket(path: &Path) -> Result<(), BindError> {
+    let io_error = |source| BindError::Io { path: path.to_owned(), source };
+    match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(io_error(e)),
+        Ok(meta) if !meta.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match knock(path) {
+        // Nobody listens: left by a daemon that died.
+        Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => Ok(()),
+        Err(e @ (rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) => Err(io_error(e.into())),
+        // A full backlog (EAGAIN) and a socket of another type are signs of life too.
+        Ok(()) | Err(_) => Err(BindError::InUse(path.to_owned())),
+    }
+}
+
+/// Tries to connect, without waiting for a daemon that does not accept.
+fn knock(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
+/// Makes a directory and its parents, those that are new with [`PARENT_MODE`] whatever the umask.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_directory(parent)?;
+    }
+    match std::fs::DirBuilder::new().mode(PARENT_MODE).create(path) {
+        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(PARENT_MODE)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Listens at `path` with `mode`. A dead daemon's socket is replaced, a living one's is not, and nothing that
+/// is not a socket is ever removed. Must be called within a runtime.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindError> {
+    let io_error = |source: io::Error| BindError::Io { path: path.to_owned(), source };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let making = parent.join(format!(".{}", std::process::id()));
+    if path.as_os_str().len().max(making.as_os_str().len()) > SOCKET_PATH_BYTES {
+        return Err(BindError::TooLong(path.to_owned()));
+    }
+    make_directory(parent).map_err(io_error)?;
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let lock_path = beside(".lock");
+    let lock = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&lock_path)
+        .map_err(|source| BindError::Io { path: lock_path.clone(), source })?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(BindError::InUse(path.to_owned())),
+        Err(e) => return Err(io_error(e.into())),
+    }
+    look_at_socket(path)?;
+    // Made under another name and given its mode there: nobody can connect before the mode holds.
+    let _ = std::fs::remove_file(&making);
+    let listener = std::os::unix::net::UnixListener::bind(&making).map_err(io_error)?;
+    let finish = || {
+        std::fs::set_permissions(&making, std::fs::Permissions::from_mode(mode))?;
+        std::fs::rename(&making, path)?;
+        listener.set_nonblocking(true)?;
+        let meta = std::fs::symlink_metadata(path)?;
+        Ok((meta.dev(), meta.ino()))
+    };
+    let id = finish().map_err(|e| {
+        let _ = std::fs::remove_file(&making);
+        io_error(e)
+    })?;
+    let listener = UnixListener::from_std(listener).map_err(io_error)?;
+    Ok((listener, SocketFile { path: path.to_owned(), id, _lock: lock }))
+}
