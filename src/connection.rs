@@ -114,6 +114,10 @@ impl Connection {
             if self.is_over() {
                 return Ok(());
             }
+            if self.may_take_a_line() && !self.allowance.is_starved() {
+                // Replies that went out made room for lines that wait; nothing else would wake this task.
+                continue;
+            }
             self.wait(drain, now).await?;
         }
     }
@@ -197,14 +201,18 @@ impl Connection {
         }
     }
 
-    /// Decodes and submits whole lines while they may come in.
-    fn take_lines(&mut self, now: Instant) {
-        while !self.fatal
+    /// Whether a whole line is there and may come in, the budget aside.
+    fn may_take_a_line(&mut self) -> bool {
+        !self.fatal
             && !self.replies.is_cut()
             && self.sending.is_none()
             && self.replies.in_flight() < self.front.limits.max_requests_in_flight
             && self.inbox.has_line()
-        {
+    }
+
+    /// Decodes and submits whole lines while they may come in.
+    fn take_lines(&mut self, now: Instant) {
+        while self.may_take_a_line() {
             if self.is_too_long() {
                 return;
             }

@@ -291,7 +291,7 @@ Signals: SIGTERM and SIGINT drain, a second one ends the waiting; SIGHUP writes 
 files (for rotation by renaming) and rereads log_level.
 
 Exit codes: 0 clean; 64 wrong usage; 65 damaged data, nothing was skipped; 73 the data directory or the socket is
-held by another daemon or cannot be made; 74 I/O error, what was acknowledged is safe; 75 the drain deadline passed;
+held by another daemon; 74 I/O error, what was acknowledged is safe; 75 the drain deadline passed;
 78 wrong configuration.";
 
 /// The settings of `config` as a TOML file, each explained.

@@ -8,6 +8,8 @@ mod common;
 mod data;
 mod guests;
 mod limits;
+mod promises;
 mod requests;
 mod sessions;
 mod shape;
+mod transport;
