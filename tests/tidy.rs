@@ -173,3 +173,22 @@ fn every_room_is_in_the_map() {
         assert!(map.contains(&format!("pub mod {room};")), "{room} is not in lib.rs");
     }
 }
+
+#[test]
+fn the_readme_agrees_with_the_settings_and_the_rooms() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    for setting in lotlog::settings::SETTINGS {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", setting.key)));
+        let row = row.unwrap_or_else(|| panic!("{} is not in the README's table", setting.key));
+        let printed = setting.toml(&lotlog::config::Config::default()).unwrap();
+        let default = printed.trim_matches('"');
+        let told = ["", "[]"].contains(&default) || row.contains(&format!("`{default}`"));
+        assert!(told, "the README gives another default than {default}: {row}");
+    }
+    for word in readme.split('`').filter(|word| word.ends_with(".rs") && !word.contains(['/', ' '])) {
+        assert!(root().join("src").join(word).is_file(), "the README names {word}, which is not there");
+    }
+    for code in ["0", "64", "65", "73", "74", "75", "78"] {
+        assert!(readme.contains(&format!("| {code} |")), "exit code {code} is not in the README");
+    }
+}
