@@ -5,10 +5,12 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::parser::ValueSource;
+use toml::de::{DeTable, DeValue};
 
-use crate::config::Config;
+use crate::config::{Config, VaultConfig};
 use crate::places::{self, Environment, SOCKET_VARIABLE};
 use crate::settings::{self, Raw, SETTINGS, nearest};
+use crate::units::{format_bytes, format_duration};
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Task {
 pub struct Loaded {
     /// The settings in force.
     pub config: Config,
+    /// Whether somebody named the socket: then an inherited one gives way.
+    pub socket_is_named: bool,
     /// What to do.
     pub task: Task,
     /// What the operator should hear, though it is no error.
@@ -99,9 +103,15 @@ pub fn load(arguments: impl IntoIterator<Item = OsString>, env: &Environment) ->
             )
         })?;
     }
-    if config.socket.as_os_str().is_empty() {
+    let socket_is_named = !config.socket.as_os_str().is_empty();
+    if !socket_is_named {
         config.socket = places::daemon_socket(env);
     }
+    for path in [&mut config.data_dir, &mut config.socket] {
+        // What is shown and pasted is then good in any directory; an unknown one leaves the path as it is.
+        *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
+    }
+    warnings.extend(oddities(&config));
     let task = match (flags.get_flag("check"), flags.get_flag("print-config")) {
         (true, true) => {
             return Err(LoadError::usage("--check and --print-config exclude each other".to_owned()));
@@ -110,7 +120,7 @@ pub fn load(arguments: impl IntoIterator<Item = OsString>, env: &Environment) ->
         (false, true) => Task::Print,
         (false, false) => Task::Run,
     };
-    Ok(Loaded { config, task, warnings })
+    Ok(Loaded { config, socket_is_named, task, warnings })
 }
 
 fn load_file(path: &Path, config: &mut Config) -> Result<(), LoadError> {
@@ -118,11 +128,14 @@ fn load_file(path: &Path, config: &mut Config) -> Result<(), LoadError> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         LoadError::configuration(format!("the configuration file {shown} cannot be read: {e}"))
     })?;
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+    let line_of = |at: usize| 1 + text.bytes().take(at).filter(|b| *b == b'\n').count();
+    let table = DeTable::parse(&text).map_err(|e| {
         LoadError::configuration(format!("{shown} is not TOML: {}", e.to_string().trim_end()))
     })?;
-    for (key, value) in &table {
-        let line = line_of(&text, key);
+    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    for (key, value) in entries {
+        let (line, key) = (line_of(key.span().start), key.get_ref());
         let Some(setting) = settings::find(key) else {
             let near = nearest(key, SETTINGS.iter().map(|s| s.key));
             return Err(LoadError::configuration(format!(
@@ -130,33 +143,53 @@ fn load_file(path: &Path, config: &mut Config) -> Result<(), LoadError> {
             )));
         };
         setting
-            .apply(config, &raw(value))
+            .apply(config, &raw(value.get_ref()))
             .map_err(|why| LoadError::configuration(format!("{shown}:{line}: {key}: {why}")))?;
     }
     Ok(())
 }
 
-/// The line on which a top-level key is set.
-fn line_of(text: &str, key: &str) -> usize {
-    let sets = |line: &str| {
-        let line = line.trim_start().trim_start_matches(['"', '\'', '[']);
-        line.strip_prefix(key).is_some_and(|rest| {
-            rest.trim_start_matches(['"', '\'']).trim_start().starts_with(['=', '.', ']'])
-        })
-    };
-    text.lines().position(sets).map_or(1, |at| at + 1)
+fn raw(value: &DeValue<'_>) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.as_ref().into()),
+        // A mode: 0o660 is taken for what it looks like, 660 is not.
+        DeValue::Integer(n) if n.radix() == 8 => Raw::Text(format!("0o{}", n.as_str()).into()),
+        DeValue::Integer(n) => {
+            i64::from_str_radix(n.as_str(), n.radix()).map_or(Raw::Other("so large a number"), Raw::Integer)
+        }
+        DeValue::Float(n) => n.as_str().parse().map_or(Raw::Other("such a number"), Raw::Float),
+        DeValue::Array(list) => Raw::List(list.iter().map(|value| raw(value.get_ref())).collect()),
+        DeValue::Boolean(_) => Raw::Other("a boolean"),
+        DeValue::Datetime(_) => Raw::Other("a date"),
+        DeValue::Table(_) => Raw::Other("a table"),
+    }
 }
 
-fn raw(value: &toml::Value) -> Raw {
-    match value {
-        toml::Value::String(text) => Raw::Text(text.into()),
-        toml::Value::Integer(n) => Raw::Integer(*n),
-        toml::Value::Float(n) => Raw::Float(*n),
-        toml::Value::Array(list) => Raw::List(list.iter().map(raw).collect()),
-        toml::Value::Boolean(_) => Raw::Other("a boolean"),
-        toml::Value::Datetime(_) => Raw::Other("a date"),
-        toml::Value::Table(_) => Raw::Other("a table"),
+/// Settings that are right alone and odd together, or odd beside the contract.
+fn oddities(config: &Config) -> Vec<String> {
+    let (limits, mut odd) = (&config.limits, Vec::new());
+    if limits.max_bytes_in_flight < limits.max_line_bytes {
+        odd.push(format!(
+            "max_bytes_in_flight ({}) is below max_line_bytes ({}): long lines are read one connection at a time",
+            format_bytes(limits.max_bytes_in_flight as u64),
+            format_bytes(limits.max_line_bytes as u64)
+        ));
     }
+    let promised = VaultConfig::default().sync_interval;
+    if config.vault.sync_interval > promised {
+        odd.push(format!(
+            "sync_interval_seconds is {}: power loss may take that much of `written` batches, where the contract says {}",
+            format_duration(config.vault.sync_interval),
+            format_duration(promised)
+        ));
+    }
+    odd
+}
+
+/// The keys whose values differ, less the one that is reread.
+pub fn needs_restart(running: &Config, wanted: &Config) -> Vec<&'static str> {
+    let differ = |s: &&settings::Setting| s.key != "log_level" && s.toml(running) != s.toml(wanted);
+    SETTINGS.iter().filter(differ).map(|s| s.key).collect()
 }
 
 /// Variables that look like settings and are none: probably a slip, but no reason not to start.

@@ -73,13 +73,13 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "socket",
         kind: Kind::Path { at: |c| &mut c.socket, default: "the socket inherited from systemd, else $RUNTIME_DIRECTORY/lotlog.sock, else $XDG_RUNTIME_DIR/lotlog.sock, else as root /run/lotlog/lotlog.sock, else lotlog-UID/lotlog.sock in the temp directory" },
-        help: "Unix socket to listen on; LOTLOG_SOCKET names it for daemon and clients alike",
+        help: "Unix socket to listen on, also instead of an inherited one; LOTLOG_SOCKET names it for daemon and clients alike",
     },
     Setting { key: "socket_mode", kind: Kind::Mode { at: |c| &mut c.socket_mode }, help: "Mode of the socket file: who may connect at all" },
     Setting { key: "durability", kind: Kind::Durability { at: |c| &mut c.durability }, help: "What an acknowledgement promises unless the request says: `synced` survives power loss, `written` any death of the daemon" },
     Setting { key: "allow_users", kind: Kind::Users { at: |c| &mut c.allow_users }, help: "Users, by name or number, that may connect; with both lists empty all whom the socket's mode lets in" },
     Setting { key: "allow_groups", kind: Kind::Groups { at: |c| &mut c.allow_groups }, help: "Groups, by name or number, whose members may connect" },
-    Setting { key: "log_format", kind: Kind::LogFormat { at: |c| &mut c.log_format }, help: "Form of the daemon's own log on stderr; `auto` is text, without timestamps under journald" },
+    Setting { key: "log_format", kind: Kind::LogFormat { at: |c| &mut c.log_format }, help: "Form of the daemon's own log on stderr; `auto` is text, without timestamps on a terminal and under journald" },
     Setting { key: "log_level", kind: Kind::Level { at: |c| &mut c.log_level }, help: "Least serious events of the daemon's own log; each -v shows more, each -q fewer; reread on SIGHUP" },
     Setting { key: "max_line_bytes", kind: size(|c| &mut c.limits.max_line_bytes, KIB, 256 * MIB), help: "Longest request line, without its newline; beyond it `too_large`, and the connection is closed" },
     Setting { key: "max_items", kind: count(|c| &mut c.limits.max_items, 1, MAX_ITEMS_LIMIT), help: "Most items in a batch; beyond it `too_large`" },
@@ -393,12 +393,8 @@ fn time_of(raw: &Raw) -> Result<Duration, String> {
 
 fn mode_of(raw: &Raw) -> Result<u32, String> {
     match raw {
-        // 0o660 arrives as 432. 660, meant as octal, is 0o1224 and refused like every other such mistake
-        // with a group's or other's bit.
-        Raw::Integer(n) => u32::try_from(*n)
-            .ok()
-            .filter(|mode| *mode <= 0o777)
-            .ok_or_else(|| "a mode is octal: write 0o660 or \"0660\"".into()),
+        // Octal numbers of the file arrive as text; 440, meant as octal, would be 0o670.
+        Raw::Integer(_) => Err("a mode is octal: write 0o660 or \"0660\"".into()),
         raw => parse_mode(text_of(raw)?.ok_or("a mode is octal: write 0o660 or \"0660\"")?),
     }
 }

@@ -36,6 +36,9 @@ fn what_is_wrong_is_named_with_its_place_and_the_next_step() {
     check_refused("\ndurability = \"maybe\"\n", &[], &[], 78, &["c.toml:2", "durability", "synced"]);
     check_refused("line_timeout_seconds = \"30 parsecs\"\n", &[], &[], 78, &["c.toml:1", "30s"]);
     check_refused("[limits]\nmax_items = 5\n", &[], &[], 78, &["limits"]);
+    check_refused("socket_mode = 440\n", &[], &[], 78, &["c.toml:1", "octal"]);
+    let two = "data_dir = \"\"\"\nmax_itms = 1\n\"\"\"\nmax_itms = 7\n";
+    check_refused(two, &[], &[], 78, &["c.toml:4", "max_itms"]);
     check_refused("not toml at all", &[], &[], 78, &["is not TOML"]);
     check_refused("", &["--config", "/does/not/exist.toml"], &[], 64, &["config"]);
 }
@@ -138,4 +141,29 @@ fn lotlog_socket_names_the_socket_for_the_daemon_too() {
     let (_, said) =
         run(home.path(), &["--print-config", "--socket", "/flag"], &[("LOTLOG_SOCKET", "/told/s")]);
     assert!(said.contains("socket = \"/flag\""), "{said}");
+}
+
+#[test]
+fn places_are_absolute_and_odd_settings_are_warned_of() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = lotlogd(home.path());
+    command.current_dir(home.path()).args(["--print-config", "--data-dir", "d", "--socket", "s"]);
+    let (code, said) = text(&command.output().unwrap());
+    assert_eq!(code, 0, "{said}");
+    let at = home.path().canonicalize().unwrap();
+    assert!(said.contains(&format!("data_dir = {:?}", at.join("d"))), "{said}");
+    assert!(said.contains(&format!("socket = {:?}", at.join("s"))), "{said}");
+    let path = home.path().join("c.toml");
+    std::fs::write(&path, "socket_mode = 0o600\nsync_interval_seconds = 2\nmax_bytes_in_flight = \"1MiB\"\n")
+        .unwrap();
+    let data = home.path().join("d");
+    let options = ["--check", "--config", path.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+    let socket = at.join("s");
+    let (code, said) =
+        run(home.path(), &[&options[..], &["--socket", socket.to_str().unwrap()]].concat(), &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("max_bytes_in_flight (1MiB)") && said.contains("sync_interval_seconds is 2s"),
+        "{said}"
+    );
 }
