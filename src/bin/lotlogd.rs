@@ -1,6 +1,7 @@
 //! The daemon: the order of its life. Configuration, own log, lock and recovery, writer, socket, READY, serve,
 //! drain, exit code.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,11 +36,11 @@ fn main() -> ExitCode {
     let loaded = match load::load(std::env::args_os(), &env) {
         Ok(loaded) => loaded,
         Err(error) if error.exit_code == 0 => {
-            println!("{}", error.message);
+            out(&error.message);
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("{}", error.message);
+            complain(&error.message);
             return ExitCode::from(error.exit_code);
         }
     };
@@ -51,14 +52,24 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// To stdout; a reader that has had enough (`| head`) is no error.
+fn out(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+/// To stderr, before the own log is there; one that is closed is nothing to die of.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 fn print(config: &Config) -> u8 {
     match settings::print(config) {
         Ok(text) => {
-            print!("{text}");
+            out(&text);
             0
         }
         Err(why) => {
-            eprintln!("lotlogd: {why}");
+            complain(&format!("lotlogd: {why}"));
             78
         }
     }
@@ -66,17 +77,23 @@ fn print(config: &Config) -> u8 {
 
 fn check(loaded: &Loaded) -> u8 {
     for warning in &loaded.warnings {
-        println!("warning: {warning}");
+        out(&format!("warning: {warning}"));
     }
     let findings = check::check(&loaded.config);
     for finding in &findings {
-        println!("{finding}");
+        out(&finding.to_string());
     }
     if findings.iter().all(check::Finding::is_good) { 0 } else { 78 }
 }
 
 fn run(loaded: Loaded, env: &Environment) -> u8 {
-    let log = ownlog::start(loaded.config.log_format, loaded.config.log_level);
+    let log = match ownlog::start(loaded.config.log_format, loaded.config.log_level) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&format!("lotlogd cannot start: {error}"));
+            return 74;
+        }
+    };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
