@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
@@ -41,33 +42,64 @@ pub fn extend_start(status: &str) {
     notify(&[NotifyState::ExtendTimeoutUsec(EXTENSION.as_micros() as u32), NotifyState::Status(status)]);
 }
 
-/// The socket that systemd listens on for us, if it does.
+/// The socket that systemd listens on for us, if it does. Before any thread is started, because it clears the
+/// environment of it.
 ///
 /// # Errors
-/// What it gave is not a Unix stream socket.
+/// What it gave is not one Unix stream socket that listens.
 pub fn inherited_socket() -> io::Result<Option<std::os::unix::net::UnixListener>> {
-    let mut fds = listenfd::ListenFd::from_env();
-    if fds.len() == 0 {
-        return Ok(None);
+    let wrong = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    // The protocol: descriptors are for the process that is named, and for no other.
+    let for_us = std::env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() == Ok(std::process::id()));
+    let mut fds = if for_us { listenfd::ListenFd::from_env() } else { listenfd::ListenFd::empty() };
+    match fds.len() {
+        0 => return Ok(None),
+        1 => {}
+        _ => {
+            return wrong(
+                "systemd passes several, and one is served: leave one ListenStream in the socket unit",
+            );
+        }
     }
     let listener = fds.take_unix_listener(0)?;
     if let Some(listener) = &listener {
+        if !rustix::net::sockopt::socket_acceptconn(listener)? {
+            return wrong("it does not listen: the socket unit needs Accept=no");
+        }
         listener.set_nonblocking(true)?;
     }
     Ok(listener)
 }
 
 /// Pings the watchdog for as long as the writer makes progress or has nothing to do; returns at once where
-/// there is no watchdog. A writer that hangs in one storage call stops the pings.
-pub async fn watchdog(metrics: Arc<Metrics>) {
+/// there is no watchdog. A writer that hangs in one storage call stops the pings. The same wake-ups keep the
+/// status up to date until `drain`, whose status stays.
+pub async fn watchdog(metrics: Arc<Metrics>, drain: CancellationToken) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
-    let mut pulse = Pulse::new(metrics);
+    let mut pulse = Pulse::new(metrics.clone());
+    let mut told = String::new();
     loop {
         tokio::time::sleep(timeout / 2).await;
         if pulse.beats() {
             notify(&[NotifyState::Watchdog]);
         }
+        let now = summary(&metrics);
+        if now != told && !drain.is_cancelled() {
+            status(&now);
+            told = now;
+        }
     }
+}
+
+/// The daemon in one line.
+fn summary(metrics: &Metrics) -> String {
+    let trouble = if metrics.no_space.load(Relaxed) { "no space, batches are refused; " } else { "" };
+    format!(
+        "{trouble}{} connections, {} batches and {} records stored since the start",
+        metrics.connections.load(Relaxed),
+        metrics.batches.load(Relaxed),
+        metrics.records.load(Relaxed)
+    )
 }
 
 /// Whether the writer lives.

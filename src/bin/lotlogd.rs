@@ -87,6 +87,8 @@ fn check(loaded: &Loaded) -> u8 {
 }
 
 fn run(loaded: Loaded, env: &Environment) -> u8 {
+    // First of all: afterwards there are threads.
+    let inherited = systemd::inherited_socket();
     let log = match ownlog::start(loaded.config.log_format, loaded.config.log_level) {
         Ok(log) => log,
         Err(error) => {
@@ -97,14 +99,14 @@ fn run(loaded: Loaded, env: &Environment) -> u8 {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let mut config = loaded.config;
+    let mut config = loaded.config.clone();
     raise_open_files(&mut config);
     let workers =
         std::thread::available_parallelism().map_or(2, usize::from).clamp(*WORKERS.start(), *WORKERS.end());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let code = match (runtime, shutdown::listen()) {
         (Ok(runtime), Ok(shutdown)) => {
-            let code = runtime.block_on(live(config, env, &log, shutdown));
+            let code = runtime.block_on(live(config, &loaded, inherited, env, &log, shutdown));
             // Whatever still runs (a disk that does not answer) must not keep the process.
             runtime.shutdown_background();
             code
@@ -140,7 +142,14 @@ fn raise_open_files(config: &mut Config) {
     }
 }
 
-async fn live(config: Config, env: &Environment, log: &OwnLog, shutdown: Shutdown) -> u8 {
+async fn live(
+    config: Config,
+    loaded: &Loaded,
+    inherited: Inherited,
+    env: &Environment,
+    log: &OwnLog,
+    shutdown: Shutdown,
+) -> u8 {
     let metrics = Arc::new(Metrics::default());
     let vault = match open_vault(&config, &metrics, &shutdown).await {
         Ok(vault) => vault,
@@ -154,26 +163,26 @@ async fn live(config: Config, env: &Environment, log: &OwnLog, shutdown: Shutdow
             return 74;
         }
     };
-    let (listener, socket, _socket_file) = match listen(&config, env) {
+    let (listener, socket, _socket_file) = match listen(&config, inherited, loaded.socket_is_named, env) {
         Ok(listening) => listening,
         Err((code, why)) => {
             tracing::error!("{why}");
             drop(sender);
-            let _ = (&mut writer).await;
+            let _ = tokio::time::timeout(config.drain_timeout, &mut writer).await;
             return code;
         }
     };
     say_ready(&socket, &config.data_dir);
     let front = Front::new(&config, metrics.clone());
     let mut server = tokio::spawn(server::serve(listener, front, sender.clone(), shutdown.drain.clone()));
-    tokio::spawn(systemd::watchdog(metrics));
-    let reloads = reload_on_request(&shutdown, sender.downgrade(), log, env);
+    tokio::spawn(systemd::watchdog(metrics, shutdown.drain.clone()));
+    let weak = sender.downgrade();
     drop(sender);
-    tokio::pin!(reloads);
 
+    // A reload may hold a sender, waiting for room in the queue; it ends here, or the queue would never close.
     tokio::select! {
         () = shutdown.drain.cancelled() => {}
-        () = &mut reloads => {}
+        () = reload_on_request(&shutdown, weak, log, loaded, env) => {}
         end = &mut writer => return fail_stop(end, &shutdown, server).await,
     }
     tracing::info!(seconds = config.drain_timeout.as_secs_f64(), "draining: finishing what is queued");
@@ -232,17 +241,27 @@ async fn open_vault(config: &Config, metrics: &Arc<Metrics>, shutdown: &Shutdown
 
 type Listening = (UnixListener, PathBuf, Option<SocketFile>);
 
-fn listen(config: &Config, env: &Environment) -> Result<Listening, (u8, String)> {
-    match systemd::inherited_socket() {
-        Err(error) => return Err((78, format!("the inherited socket cannot be used: {error}"))),
-        Ok(None) => {}
-        Ok(Some(inherited)) => {
-            let address = inherited.local_addr().ok();
-            let path = address.and_then(|a| a.as_pathname().map(Path::to_owned)).unwrap_or_default();
-            let listener = UnixListener::from_std(inherited)
-                .map_err(|error| (78, format!("the inherited socket cannot be used: {error}")))?;
-            return Ok((listener, path, None));
+type Inherited = std::io::Result<Option<std::os::unix::net::UnixListener>>;
+
+/// The socket that somebody named, else the inherited one, else that of the default place.
+fn listen(
+    config: &Config,
+    inherited: Inherited,
+    is_named: bool,
+    env: &Environment,
+) -> Result<Listening, (u8, String)> {
+    let unusable = |error: std::io::Error| (78, format!("the inherited socket cannot be used: {error}"));
+    if let Some(inherited) = inherited.map_err(unusable)? {
+        let address = inherited.local_addr().ok();
+        let path = address.and_then(|a| a.as_pathname().map(Path::to_owned)).unwrap_or_default();
+        if !is_named || path == config.socket {
+            return Ok((UnixListener::from_std(inherited).map_err(unusable)?, path, None));
         }
+        tracing::warn!(
+            "the inherited socket {} is not served, because {} was named",
+            path.display(),
+            config.socket.display()
+        );
     }
     places::make_socket_dir(&config.socket, env).map_err(|error| (78, error.to_string()))?;
     let (listener, file) =
@@ -280,15 +299,27 @@ fn quoted(path: &Path) -> String {
 }
 
 /// SIGHUP: reopens the lot files, and rereads the one setting that may change while the daemon runs.
-async fn reload_on_request(shutdown: &Shutdown, sender: WeakSender, log: &OwnLog, env: &Environment) {
+async fn reload_on_request(
+    shutdown: &Shutdown,
+    sender: WeakSender,
+    log: &OwnLog,
+    running: &Loaded,
+    env: &Environment,
+) {
     loop {
         shutdown.reload.notified().await;
         match load::load(std::env::args_os(), env) {
-            Ok(loaded) => log.set_level(loaded.config.log_level),
+            Ok(loaded) => {
+                log.set_level(loaded.config.log_level);
+                let later = load::needs_restart(&running.config, &loaded.config);
+                if !later.is_empty() {
+                    tracing::warn!("only log_level is reread; a restart is needed for {}", later.join(", "));
+                }
+            }
             Err(error) => tracing::warn!("the configuration is not reread: {}", error.message),
         }
         let Some(sender) = sender.upgrade() else { return };
-        tracing::info!("reopening the lot files; of the configuration only log_level is reread");
+        tracing::info!("reopening the lot files");
         // Given back, the vault is gone: its end is on its way.
         let _ = sender.send(Submission::Reopen(Ticket::unread())).await;
     }

@@ -257,7 +257,7 @@ fn sighup_reopens_lot_files_after_a_rename_and_rereads_the_log_level() {
     let lots = home.path().join("data/lots");
     std::fs::rename(lots.join("L.jsonl"), lots.join("L.old")).unwrap();
     assert_eq!(log(2)["ok"], true, "until the signal it goes on in the renamed file");
-    std::fs::write(&file, "log_level = \"info\"\n").unwrap();
+    std::fs::write(&file, "log_level = \"info\"\nmax_items = 7\n").unwrap();
     daemon.signal(Signal::HUP);
     let mut seq = 2;
     let deadline = Instant::now() + PATIENCE;
@@ -270,6 +270,7 @@ fn sighup_reopens_lot_files_after_a_rename_and_rereads_the_log_level() {
     let (code, said) = daemon.wait();
     assert_eq!(code, 0);
     assert!(said.contains("reopening") && said.contains("stopped"), "{said}");
+    assert!(said.contains("a restart is needed for max_items"), "{said}");
     let count = |name: &str| std::fs::read_to_string(lots.join(name)).unwrap().lines().count() as u64;
     assert_eq!(count("L.old") + count("L.jsonl"), seq, "each batch is in one of the two");
 }

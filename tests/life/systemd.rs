@@ -39,10 +39,17 @@ fn it_tells_systemd_when_it_is_ready_alive_and_stopping() {
     let stream = UnixStream::connect(&daemon.socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(ask(&stream, r#"{"items":[{}]}"#)["ok"], true);
-    for _ in 0..3 {
-        let alive = next();
-        assert!(alive.contains("WATCHDOG=1"), "{alive}");
+    let (mut pings, mut statuses) = (0, Vec::new());
+    while pings < 3 {
+        let said = next();
+        if said.contains("WATCHDOG=1") {
+            pings += 1;
+        } else {
+            statuses.push(said);
+        }
     }
+    assert!(statuses.len() <= 2, "a status only where it changed: {statuses:?}");
+    assert!(statuses.last().unwrap().contains("STATUS=1 connections, 1 batches"), "{statuses:?}");
     daemon.signal(Signal::TERM);
     let deadline = Instant::now() + PATIENCE;
     while !next().contains("STOPPING=1") {
@@ -77,6 +84,38 @@ fn it_serves_a_socket_that_systemd_passes_and_leaves_its_file_alone() {
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("listening on"), "{said}");
     assert!(socket.exists(), "the socket is systemd's");
+}
+
+#[test]
+fn a_socket_that_is_named_is_served_instead_of_the_inherited_one() {
+    if !exists("systemd-socket-activate") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (passed, named) = (home.path().join("passed"), home.path().join("named"));
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg("-l").arg(&passed).arg(env!("CARGO_BIN_EXE_lotlogd"));
+    command.arg("--data-dir").arg(home.path().join("data")).arg("--socket").arg(&named);
+    command.env_remove("NOTIFY_SOCKET").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut daemon = Daemon { child: command.spawn().unwrap(), socket: passed };
+    // The first connection starts it.
+    drop(daemon.connect());
+    daemon.socket = named;
+    assert_eq!(ask(&daemon.connect(), r#"{"op":"sync"}"#)["ok"], true);
+    daemon.signal(Signal::TERM);
+    let (code, said) = daemon.wait();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("the inherited socket") && said.contains("is not served"), "{said}");
+}
+
+#[test]
+fn descriptors_that_were_passed_to_another_process_are_not_taken() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = lotlogd(home.path());
+    command.arg("--data-dir").arg(home.path().join("data")).env("LISTEN_FDS", "1").env("LISTEN_PID", "1");
+    command.env("XDG_RUNTIME_DIR", home.path());
+    let daemon = Daemon { child: command.spawn().unwrap(), socket: home.path().join("lotlog.sock") };
+    assert_eq!(ask(&daemon.connect(), r#"{"op":"sync"}"#)["ok"], true);
 }
 
 #[test]
