@@ -148,6 +148,9 @@ pub struct Session {
     stale: usize,
     /// How many may be in flight now: 1 after a refusal, doubled by each batch stored.
     allowance: usize,
+    /// Resumed, and not yet past what was stored before. The numbers behind a refused batch are then not out of
+    /// sequence, so that nothing may be in flight behind one.
+    catching_up: bool,
     /// When the present wait began.
     waiting_since: Instant,
     pause: Duration,
@@ -173,7 +176,8 @@ impl Session {
         Ok(Session {
             path: path.to_owned(),
             name,
-            allowance: options.max_unsettled_batches.max(1),
+            allowance: if options.resume { 1 } else { options.max_unsettled_batches.max(1) },
+            catching_up: options.resume,
             options,
             client: Some(client),
             send_failed: false,
@@ -227,6 +231,7 @@ impl Session {
     /// # Errors
     /// [`SessionError::Full`] (see [`Session::is_full`]); a failed session; a request that is no object in one line.
     pub fn submit(&mut self, request: &str) -> Result<u64, SessionError> {
+        self.check_usable()?;
         if self.is_full() {
             return Err(SessionError::Full);
         }
@@ -379,8 +384,10 @@ impl Session {
         }
         if self.in_flight == 0 {
             // About the connection itself: `busy`, `forbidden`, `timeout`.
-            let refused = reply.error.unwrap_or_else(|| unasked(&self.path));
-            return self.put_off(refused).map(|()| None);
+            return match reply.error {
+                Some(refused) => self.put_off(refused).map(|()| None),
+                None => Err(self.foreign("it answered what was not asked")),
+            };
         }
         if let Some(seq) = reply.seq
             && seq != self.base_seq
@@ -414,7 +421,9 @@ impl Session {
         if reply.duplicate && !expected {
             return Err(self.foreign("it held this number before it was first sent"));
         }
-        if reply.records == Some(0) && !reply.duplicate {
+        let is_empty = reply.records == Some(0) && !reply.duplicate;
+        self.catching_up &= is_empty || reply.duplicate;
+        if is_empty {
             // An empty batch does not use up its number: those behind it have wrong ones.
             self.stale = self.in_flight - 1;
             self.in_flight = 0;
@@ -422,7 +431,9 @@ impl Session {
             self.base_seq += 1;
             self.in_flight -= 1;
         }
-        self.allowance = (self.allowance * 2).min(self.options.max_unsettled_batches.max(1));
+        if !self.catching_up {
+            self.allowance = (self.allowance * 2).min(self.options.max_unsettled_batches.max(1));
+        }
         self.settle(Ok(reply)).ok_or_else(|| self.foreign("it answered what was not asked"))
     }
 
@@ -484,14 +495,5 @@ impl Session {
 
     fn foreign(&self, why: &str) -> SessionError {
         SessionError::Foreign { session: self.name().to_owned(), seq: self.base_seq, why: why.to_owned() }
-    }
-}
-
-fn unasked(path: &Path) -> Refused {
-    Refused {
-        code: "unasked".into(),
-        message: format!("{} answered what was not asked", path.display()),
-        retryable: false,
-        expected: None,
     }
 }

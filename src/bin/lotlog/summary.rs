@@ -158,15 +158,18 @@ impl Summary {
         let seconds = self.started.elapsed().as_secs_f64();
         if as_json {
             self.print_json(seconds, stopped.as_ref())?;
-        } else {
+        } else if stopped.is_none() || self.sent_line > 0 {
             self.print(seconds);
         }
         if let Some(mut failure) = stopped {
-            failure.message =
-                format!("{}; no line of {} after {} was sent", failure.message, self.name, self.sent_line);
-            if let Some(session) = self.session.filter(|_| self.batches > 0) {
-                let hint = "; to go on without doubling anything, run the same command with the same input and --session";
-                failure.message = format!("{}{hint} {session}", failure.message);
+            if self.sent_line > 0 {
+                let Summary { name, sent_line, .. } = &self;
+                failure.message += &format!("; no line of {name} after {sent_line} was sent");
+                if let Some(session) = self.session.as_ref().filter(|_| failure.code != DATA) {
+                    failure.message += &format!(
+                        "; to go on without doubling anything, run the same command with the same input and --session {session}"
+                    );
+                }
             }
             return Err(failure);
         }

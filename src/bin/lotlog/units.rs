@@ -2,23 +2,14 @@
 
 use std::time::Duration;
 
-/// A time: `500ms`, `30s`, `5m`, `1h`, or a bare number of seconds; fractions are allowed.
+/// The longest time any option takes.
+const MAX_WAIT: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// A time as the daemon's settings take it: `500ms`, `30s`, `5m`, `1h`, or a bare number of seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let number_ends = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(number_ends);
-    let seconds = match unit.trim() {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("`{text}` is no time: write for instance 500ms, 30s, 5m or 1h")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time: write for instance 30s"))?;
-    Duration::try_from_secs_f64(number * seconds)
-        .ok()
-        // Deadlines are sums of an instant and a time; a year is beyond any sensible wait.
-        .filter(|time| *time <= Duration::from_secs(366 * 24 * 3600))
-        .ok_or_else(|| format!("`{text}` is too long a time"))
+    let time = lotlog::units::parse_duration(text)?;
+    // Deadlines are sums of an instant and a time; nobody waits longer than this.
+    if time > MAX_WAIT { Err("longer than a year".to_owned()) } else { Ok(time) }
 }
 
 /// Bytes in the largest unit that keeps the number above 1.
@@ -69,7 +60,7 @@ mod tests {
         {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["", "s", "-1s", "1d", "1e9h", "1.2.3", "99999999999h"] {
+        for bad in ["", "s", "-1s", "400d", "1e9h", "1.2.3", "99999999999h"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
