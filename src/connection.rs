@@ -116,9 +116,10 @@ impl Connection {
             }
             if self.may_take_a_line() && !self.allowance.is_starved() {
                 // Replies that went out made room for lines that wait; nothing else would wake this task.
-                continue;
+                tokio::task::yield_now().await;
+            } else {
+                self.wait(drain, now).await?;
             }
-            self.wait(drain, now).await?;
         }
     }
 
@@ -128,14 +129,21 @@ impl Connection {
         self.replies.is_finished() && (self.replies.is_cut() || (!more && self.sending.is_none()))
     }
 
-    fn wants_input(&mut self) -> bool {
-        !self.ended
-            && !self.fatal
-            && !self.draining
-            && self.sending.is_none()
+    /// Whether one more request may be in flight.
+    fn has_room(&self) -> bool {
+        !self.fatal
             && !self.replies.is_cut()
+            && self.sending.is_none()
             && self.replies.in_flight() < self.front.limits.max_requests_in_flight
-            && !self.inbox.has_line()
+    }
+
+    /// Whether a whole line is there and may come in, the budget aside.
+    fn may_take_a_line(&mut self) -> bool {
+        self.has_room() && self.inbox.has_line()
+    }
+
+    fn wants_input(&mut self) -> bool {
+        !self.ended && !self.draining && self.has_room() && !self.inbox.has_line()
     }
 
     /// Waits for whatever may come next.
@@ -199,15 +207,6 @@ impl Connection {
         if failed {
             self.stop_reading();
         }
-    }
-
-    /// Whether a whole line is there and may come in, the budget aside.
-    fn may_take_a_line(&mut self) -> bool {
-        !self.fatal
-            && !self.replies.is_cut()
-            && self.sending.is_none()
-            && self.replies.in_flight() < self.front.limits.max_requests_in_flight
-            && self.inbox.has_line()
     }
 
     /// Decodes and submits whole lines while they may come in.
