@@ -46,8 +46,3 @@ pub fn batch(lot: &str, session: &str, seq: u64) -> String {
         r#"{{"session":"{session}","seq":{seq},"context":{{"lot_id":"{lot}"}},"items":[{{"sku_local":"{session}/{seq}"}}]}}"#
     )
 }
-
-/// A batch of this one item for the lot `L`.
-pub fn item(item: &str) -> String {
-    format!(r#"{{"context":{{"lot_id":"L"}},"items":[{item}]}}"#)
-}
