@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 mod cases;
+mod contexts;
 mod properties;
+mod requests;
+mod scanner;
 
 use lotlog::batch::{Durability, Refusal, STAMP_BYTES};
 use lotlog::config::Limits;
