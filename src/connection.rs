@@ -203,7 +203,9 @@ impl Connection {
                 failed |= code == Code::IoError;
             }
         }
-        self.answers.shrink_to(KEPT_ANSWERS);
+        if self.answers.capacity() > KEPT_ANSWERS {
+            self.answers = Vec::new();
+        }
         if failed {
             self.stop_reading();
         }

@@ -74,7 +74,10 @@ impl Inbox {
     pub fn clear(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        bytes.shrink_to(KEEP_BYTES);
+        if bytes.capacity() > KEEP_BYTES {
+            // Not shrunk: what would be left of it keeps the allocator from giving its page back.
+            bytes = Vec::new();
+        }
         *self = Inbox { bytes, ..Inbox::default() };
     }
 }

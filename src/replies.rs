@@ -124,8 +124,8 @@ impl Replies {
                 self.output.extend_from_slice(&reply);
             }
         }
-        if self.slots.is_empty() {
-            self.slots.shrink_to(KEEP_SLOTS);
+        if self.slots.is_empty() && self.slots.capacity() > KEEP_SLOTS {
+            self.slots = VecDeque::new();
         }
     }
 
@@ -139,7 +139,9 @@ impl Replies {
         self.sent_bytes += bytes;
         if self.sent_bytes == self.output.len() {
             self.output.clear();
-            self.output.shrink_to(KEEP_BYTES);
+            if self.output.capacity() > KEEP_BYTES {
+                self.output = Vec::new();
+            }
             self.sent_bytes = 0;
             self.unsent = 0;
         }
