@@ -5,11 +5,16 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod contexts;
 mod data;
+mod deviations;
+mod files;
 mod guests;
 mod limits;
 mod promises;
 mod requests;
+mod restarts;
 mod sessions;
 mod shape;
 mod transport;
+mod values;

@@ -122,6 +122,26 @@ fn more_requests_than_may_be_in_flight_are_read_later_and_all_answered() {
 }
 
 #[test]
+fn requests_that_are_all_ready_at_once_go_on_beyond_the_limit_in_flight() {
+    let daemon = Daemon::start(&[]);
+    let mut connection = daemon.connect();
+    connection.send("nonsense\n".repeat(600));
+    for _ in 0..600 {
+        refused(&connection.reply(), "invalid_json");
+    }
+}
+
+#[test]
+fn a_single_request_in_flight_at_a_time_is_enough_for_a_mixed_pipeline() {
+    let daemon = Daemon::start(&["--max-requests-in-flight", "1"]);
+    let mut connection = daemon.connect();
+    connection.send(format!("{}\n{}\n", r#"{"items":[{}]}"#, r#"{"op":"status"}"#).repeat(100));
+    for _ in 0..200 {
+        good(connection.reply());
+    }
+}
+
+#[test]
 fn a_request_may_arrive_in_any_pieces() {
     let daemon = Daemon::start(&[]);
     let line = format!("{}\r\n", r#"{"context":{"lot_id":"L"},"items":[{"title":"caf\u00e9 é 日"}]}"#);
