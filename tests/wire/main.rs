@@ -11,6 +11,7 @@ mod deviations;
 mod files;
 mod guests;
 mod limits;
+mod patience;
 mod promises;
 mod requests;
 mod restarts;
