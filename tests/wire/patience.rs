@@ -217,3 +217,15 @@ fn a_sync_of_nothing_is_answered() {
     let daemon = Daemon::start(&[]);
     assert_eq!(daemon.ask(r#"{"op":"sync"}"#), json!({"ok": true, "lsn": 0}));
 }
+
+#[test]
+fn an_unfinished_line_beyond_the_budget_holds_up_nobody_elses_small_requests() {
+    let daemon = Daemon::start(&["--max-bytes-in-flight", "1MiB", "--max-line-bytes", "1MiB"]);
+    let (mut first, mut second) = (daemon.connect(), daemon.connect());
+    let half = |kib: usize| format!(r#"{{"items":[{{"pad":"{}"#, "x".repeat(kib << 10));
+    // The socket's buffers hold a part of either; what the daemon has read of both is more than 1 MiB.
+    first.send(half(700));
+    second.send(half(1000));
+    good(daemon.ask(r#"{"op":"status"}"#));
+    good(daemon.ask(batch("L", "s", 1)));
+}
