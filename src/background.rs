@@ -151,6 +151,7 @@ pub fn prepare_segment(storage: &Storage, header: Header, bytes: u64) -> Result<
     file.sync()?;
     storage.rename(Dir::Journal, &name, &segment_name(header.number), true)?;
     storage.sync_dir(Dir::Journal)?;
+    let file = file.renamed(Dir::Journal, &segment_name(header.number));
     Ok(Segment { header, file, bytes })
 }
 

@@ -289,6 +289,7 @@ impl Lots {
         self.names_made = true;
         if let Some(slot) = self.slot_mut(lot) {
             slot.id = Some(id);
+            slot.file = slot.file.take().map(|file| file.renamed(Dir::Lots, &to));
         }
         Ok(())
     }

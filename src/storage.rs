@@ -297,9 +297,9 @@ impl fmt::Debug for File {
 }
 
 impl File {
-    /// The file below DATA, for messages.
-    pub fn path(&self) -> &str {
-        &self.path
+    /// The same file, after it was renamed: messages then give its new name.
+    pub fn renamed(self, dir: Dir, name: &str) -> File {
+        File { path: format!("{}{name}", dir.prefix()).into(), ..self }
     }
 
     /// Writes all of `bytes` at `offset` (on a file opened for appending: at its end), in writes of at most
