@@ -364,10 +364,9 @@ async fn until(deadline: Option<Instant>) {
 /// Says no to a connection that was not served.
 pub fn say_no(stream: &UnixStream, refusal: &Refusal) {
     let reply = protocol::refusal_reply(None, refusal);
-    // Past tokio, which does not know yet that a fresh socket can be written to. It has room for one line; a
-    // peer that is gone needs no answer.
-    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-    let _ = rustix::net::send(stream, &reply, flags);
+    // A fresh socket has room for one line, and tokio takes an accepted one for writable from the start; a peer
+    // that is gone needs no answer.
+    let _ = stream.try_write(&reply);
 }
 
 /// Lingers, unless many do already.

@@ -34,6 +34,11 @@ pub struct Rig {
 
 impl Rig {
     pub fn start(change: impl FnOnce(&mut Config)) -> Rig {
+        Rig::start_on(2, change)
+    }
+
+    /// A server whose runtime has so many workers.
+    pub fn start_on(workers: usize, change: impl FnOnce(&mut Config)) -> Rig {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("s");
         let mut config = Config { data_dir: home.path().to_owned(), ..Config::default() };
@@ -41,7 +46,7 @@ impl Rig {
         let threads = Arc::new(Mutex::new(Vec::new()));
         let started = threads.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(workers)
             .enable_all()
             .on_thread_start(move || {
                 let thread = std::fs::read_link("/proc/thread-self").unwrap();
