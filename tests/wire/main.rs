@@ -7,6 +7,7 @@
 mod common;
 mod contexts;
 mod data;
+mod deviations;
 mod files;
 mod guests;
 mod limits;

@@ -116,7 +116,10 @@ fn killed_in_the_middle_every_batch_is_whole_or_absent_and_none_is_twice() {
     }
     let daemon = Daemon::start_in(&daemon.place.clone(), &[]);
     let stored = daemon.lot("L").len();
-    assert!(stored % 7 == 0 && stored as u64 / 7 >= acknowledged, "{stored} records, {acknowledged} batches");
+    assert!(
+        stored.is_multiple_of(7) && stored as u64 / 7 >= acknowledged,
+        "{stored} records, {acknowledged} batches"
+    );
     let mut connection = daemon.connect();
     for seq in 1..=400 {
         let reply = good(connection.ask(line(seq)));
