@@ -181,6 +181,8 @@ async fn live(
 
     // A reload may hold a sender, waiting for room in the queue; it ends here, or the queue would never close.
     tokio::select! {
+        // In this order: a drain may have come to its end, the writer's included, before this task is polled.
+        biased;
         () = shutdown.drain.cancelled() => {}
         () = reload_on_request(&shutdown, weak, log, loaded, env) => {}
         end = &mut writer => return fail_stop(end, &shutdown, server).await,

@@ -7,7 +7,6 @@
 mod common;
 mod contexts;
 mod data;
-mod deviations;
 mod files;
 mod guests;
 mod limits;

@@ -216,3 +216,11 @@ fn after_a_rename_and_sighup_the_next_record_is_in_a_new_file_and_the_old_is_lef
     let lines = found.iter().filter(|b| **b == b'\n').count() + daemon.lot("L").len();
     assert_eq!(lines as u64, seq);
 }
+
+#[test]
+fn many_daemons_that_are_ended_at_once_all_end_with_0() {
+    let mut daemons: Vec<Daemon> = (0..40).map(|_| Daemon::start(&[])).collect();
+    daemons.iter().for_each(|daemon| daemon.signal(rustix::process::Signal::TERM));
+    let codes: Vec<_> = daemons.iter_mut().map(|daemon| daemon.wait().code()).collect();
+    assert!(codes.iter().all(|code| *code == Some(0)), "{codes:?}");
+}
