@@ -106,7 +106,10 @@ impl Vault {
                 self.pending.extend(batches.into_iter().map(hold));
             }
             self.report_set_aside();
-            self.checkpoint_now(now)?;
+            self.placing = true;
+            let checkpointed = self.checkpoint_now(now);
+            self.placing = false;
+            checkpointed?;
             let mut placed = self.pending.split_off(kept).into_iter().map(|p| p.staged);
             for (lot, count, usable, why) in counts {
                 let batches: Vec<Staged> = placed.by_ref().take(count).collect();

@@ -4,9 +4,13 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::frame::{HEADER_BYTES, Header, segment_name};
 use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
+
+/// How long a job that cannot go on rests.
+const STALL: Duration = Duration::from_millis(250);
 
 /// Says that lot syncs of a checkpoint or of recovery are under way, and in which boot.
 pub const SYNCING_MARKER: &str = "syncing";
@@ -63,52 +67,98 @@ pub enum Done {
     Failed(StorageError),
 }
 
+/// What a part of a job came to.
+enum Step {
+    /// The job's end.
+    End(Done),
+    /// There is more to do.
+    More,
+    /// It cannot go on now; try again.
+    Stalled(StorageError),
+}
+
 impl Job {
-    /// Does a part of the job; gives its end when it has come.
-    fn step(&mut self, storage: &Storage) -> Option<Done> {
+    /// Does a part of the job.
+    fn step(&mut self, storage: &Storage) -> Step {
         match self {
-            Job::Prepare { header, bytes } => Some(prepare(storage, *header, *bytes)),
+            Job::Prepare { header, bytes } => Step::End(prepare(storage, *header, *bytes)),
             Job::Trim { numbers } => {
                 let result = match numbers.pop_front() {
                     Some(number) => storage.unlink(Dir::Journal, &segment_name(number)),
                     None => {
-                        return Some(
-                            storage.sync_dir(Dir::Journal).map_or_else(Done::Failed, |()| Done::Trimmed),
-                        );
+                        let result = storage.sync_dir(Dir::Journal);
+                        return Step::End(result.map_or_else(Done::Failed, |()| Done::Trimmed));
                     }
                 };
-                result.err().map(Done::Failed)
+                result.map_or_else(|e| Step::End(Done::Failed(e)), |()| Step::More)
             }
             Job::SyncLots { files, names, marked } => {
                 let result = if !*marked {
-                    *marked = true;
-                    write_marker(storage)
+                    match write_marker(storage) {
+                        // No space or no descriptor, for now: nothing has been promised yet.
+                        Err(error) if storage.failure().is_none() => return Step::Stalled(error),
+                        result => {
+                            *marked = true;
+                            result
+                        }
+                    }
                 } else if let Some(file) = files.pop_front() {
                     file.sync()
                 } else if *names {
                     *names = false;
                     storage.sync_dir(Dir::Lots)
                 } else {
-                    return Some(match storage.unlink(Dir::Journal, SYNCING_MARKER) {
-                        Ok(()) => Done::LotsSynced,
-                        Err(e) => Done::Failed(e),
-                    });
+                    return match clear_marker(storage) {
+                        Err(error) if storage.failure().is_none() => Step::Stalled(error),
+                        result => Step::End(result.map_or_else(Done::Failed, |()| Done::LotsSynced)),
+                    };
                 };
-                result.err().map(Done::Failed)
+                result.map_or_else(|e| Step::End(Done::Failed(e)), |()| Step::More)
             }
         }
     }
 }
 
-/// Writes and syncs the marker of lot syncs under way.
+/// Length of the marker's text: a boot id with room. It is written over in place, so that it needs no space.
+const MARKER_BYTES: usize = 64;
+
+/// Says, durably, that lot syncs are under way in this boot.
 ///
 /// # Errors
 /// Of the storage.
 pub fn write_marker(storage: &Storage) -> Result<(), StorageError> {
-    let file = storage.open(Dir::Journal, SYNCING_MARKER, How::Replace)?;
-    file.write_all(0, storage.boot_id().as_bytes()).map_err(|(_, e)| e)?;
+    let file = put_marker(storage, &storage.boot_id())?;
     file.sync()?;
     storage.sync_dir(Dir::Journal)
+}
+
+/// Says that no lot syncs are under way. Needs no sync: after a power cut another boot's word means nothing.
+///
+/// # Errors
+/// Of the storage.
+pub fn clear_marker(storage: &Storage) -> Result<(), StorageError> {
+    put_marker(storage, "").map(drop)
+}
+
+fn put_marker(storage: &Storage, boot_id: &str) -> Result<File, StorageError> {
+    let file = storage.open(Dir::Journal, SYNCING_MARKER, How::Write)?;
+    file.write_all(0, format!("{boot_id:<MARKER_BYTES$}").as_bytes()).map_err(|(_, e)| e)?;
+    Ok(file)
+}
+
+/// Whether lot syncs were under way in this boot when somebody last wrote the marker.
+///
+/// # Errors
+/// Of the storage.
+pub fn is_marked(storage: &Storage) -> Result<bool, StorageError> {
+    let file = match storage.open(Dir::Journal, SYNCING_MARKER, How::Read) {
+        Ok(file) => file,
+        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    let mut text = [0; MARKER_BYTES];
+    let got = file.read_full(0, &mut text)?;
+    Ok(text[..got].trim_ascii_end() == storage.boot_id().as_bytes())
 }
 
 fn prepare(storage: &Storage, header: Header, bytes: u64) -> Done {
@@ -184,8 +234,13 @@ impl Lane {
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             for mut job in inbox {
                 let end = loop {
-                    if let Some(end) = job.step(&storage) {
-                        break end;
+                    match job.step(&storage) {
+                        Step::End(end) => break end,
+                        Step::More => {}
+                        Step::Stalled(error) => {
+                            tracing::warn!(%error, "syncs of lot files wait");
+                            std::thread::sleep(STALL);
+                        }
                     }
                 };
                 drop(job);
@@ -220,7 +275,7 @@ impl Lane {
                 Err(mpsc::TryRecvError::Disconnected) => Some(gone()),
             },
             Kind::Inline { storage, jobs } => {
-                let end = jobs.front_mut()?.step(&storage.0)?;
+                let Step::End(end) = jobs.front_mut()?.step(&storage.0) else { return None };
                 jobs.pop_front();
                 Some(end)
             }

@@ -183,18 +183,24 @@ pub fn decide(segments: &[Scanned], lots_exist: bool) -> Decision {
         } else if hole.is_some() {
             torn_bytes += segment.used_end.saturating_sub(HEADER_BYTES);
         }
+        let missing = || Decision::Damaged {
+            at: Position { segment: segment.number + 1, offset: 0 },
+            why: format!(
+                "{} is closed, so this segment was made durable before: it is missing, and with it what it held",
+                segment_name(segment.number)
+            ),
+        };
         let Some(next) = rest.peek() else {
-            let end = run.map_or(at.offset, |run| run.end);
-            hole.get_or_insert(Position { segment: segment.number, offset: end });
+            if hole.is_none() {
+                return missing();
+            }
             break;
         };
         at = Position { segment: next.number, offset: HEADER_BYTES };
         match link(segment, next) {
             Link::Follows => {}
-            Link::NewChain => {
-                hole.get_or_insert(Position { segment: segment.number, offset: segment.used_end });
-                break;
-            }
+            Link::NewChain if hole.is_none() => return missing(),
+            Link::NewChain => break,
             Link::Broken(why) => {
                 return Decision::Damaged { at: Position { segment: next.number, offset: 0 }, why };
             }

@@ -28,15 +28,17 @@ const SMALL_FRAME_BYTES: u64 = 128;
 const STEP_INTERVAL: Duration = Duration::from_millis(20);
 /// Lots remembered without an open file: more than these want a checkpoint, so that they can be forgotten.
 const REMEMBERED_LOTS: usize = 200_000;
+/// How long a checkpoint that must be made rests before it looks for room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 /// After a checkpoint found no room in the journal it is tried again this much later.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 impl Vault {
     pub(crate) fn checkpoint_deadline(&self, now: Instant) -> Option<Instant> {
         match &self.checkpointing.under_way {
-            Some(under_way) if under_way.cursor.is_some() => Some(now),
-            Some(_) => Some(now + STEP_INTERVAL),
-            None => self.checkpointing.due_at(&self.config, self.next_lsn),
+            Some(under_way) if under_way.cursor.is_some() => Some(now.max(self.checkpointing.not_before)),
+            Some(_) => Some((now + STEP_INTERVAL).max(self.checkpointing.not_before)),
+            None => self.checkpointing.due_at(&self.config, self.next_lsn, self.sessions.is_full()),
         }
     }
 
@@ -44,7 +46,7 @@ impl Vault {
         let crowded = self.journal.held_segments() >= SEGMENTS_PER_CHECKPOINT
             || self.lots.wants_checkpoint()
             || self.lots.remembered() > REMEMBERED_LOTS;
-        let due = self.checkpointing.due_at(&self.config, self.next_lsn);
+        let due = self.checkpointing.due_at(&self.config, self.next_lsn, self.sessions.is_full());
         now >= self.checkpointing.not_before && due.is_some_and(|at| now >= at || crowded)
     }
 
@@ -58,6 +60,9 @@ impl Vault {
         }
         while let Some(done) = self.checkpointing.lane.poll() {
             self.checkpoint_heard(done)?;
+        }
+        if now.mono < self.checkpointing.not_before {
+            return Ok(());
         }
         self.advance_checkpoint(now)
     }
@@ -155,29 +160,35 @@ impl Vault {
     /// Makes a whole checkpoint now, after the one under way; waits for the background.
     pub(crate) fn checkpoint_now(&mut self, now: Now) -> Result<(), VaultError> {
         self.finish_checkpoint(now)?;
+        let begun = Instant::now();
         loop {
+            let now = Now { mono: now.mono + begun.elapsed(), ..now };
             self.begin_checkpoint(now)?;
             if self.checkpointing.under_way.is_some() {
                 break;
             }
             // Batches leave a spare segment to checkpoints, so this is rare; the drain deadline bounds it.
-            std::thread::sleep(STEP_INTERVAL);
+            std::thread::sleep(ROOM_PAUSE);
+            self.journal.tend(now.mono)?;
         }
-        self.finish_checkpoint(now)
+        self.finish_checkpoint(Now { mono: now.mono + begun.elapsed(), ..now })
     }
 
     fn finish_checkpoint(&mut self, now: Now) -> Result<(), VaultError> {
+        let begun = Instant::now();
         while let Some(under_way) = &self.checkpointing.under_way {
             if under_way.cursor.is_none() && !under_way.lots_synced {
                 let done = self.checkpointing.lane.wait();
                 self.checkpoint_heard(done)?;
             }
-            let before = self.checkpointing.under_way.as_ref().map(|u| (u.cursor, u.lots_synced));
+            let state =
+                |vault: &Vault| vault.checkpointing.under_way.as_ref().map(|u| (u.cursor, u.lots_synced));
+            let before = state(self);
+            let now = Now { mono: now.mono + begun.elapsed(), ..now };
             self.advance_checkpoint(now)?;
-            let after = self.checkpointing.under_way.as_ref().map(|u| (u.cursor, u.lots_synced));
-            if after.is_some() && before == after {
-                std::thread::sleep(STEP_INTERVAL);
-                self.journal.tend(Instant::now())?;
+            if before.is_some() && state(self) == before {
+                std::thread::sleep(ROOM_PAUSE);
+                self.journal.tend(now.mono)?;
             }
         }
         Ok(())

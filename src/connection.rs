@@ -24,6 +24,8 @@ use crate::status::status_reply;
 
 /// Lines longer than this are decoded where other connections need not wait for it.
 const LONG_LINE_BYTES: usize = 64 << 10;
+/// A `status` request is at most this long where only such a one is taken.
+const STATUS_LINE_BYTES: usize = 256;
 /// What is read for the last time when a drain begins, so that it can be refused by name.
 const LAST_READ_BYTES: usize = 256 << 10;
 /// After a fatal reply the peer's further input is discarded for this long, so that it can read the reply.
@@ -100,7 +102,7 @@ impl Connection {
             }
             self.take_answers(now);
             self.take_lines(now);
-            if self.line_clock.is_over(now) {
+            if self.line_clock.is_over(now) && !self.inbox.has_line() {
                 let seconds = self.front.limits.line_timeout.as_secs_f64();
                 self.end_with(Refusal::new(
                     Code::Timeout,
@@ -217,8 +219,12 @@ impl Connection {
             if self.is_too_long() {
                 return;
             }
-            let Some(held) = self.allowance.let_in(self.inbox.line_bytes(), self.inbox.len()) else { return };
-            self.carry_out(held, now);
+            match self.allowance.let_in(self.inbox.line_bytes(), self.inbox.len()) {
+                Some(held) => self.carry_out(held, now),
+                // The writer may hold all there is to give: its status is told all the same.
+                None if self.asks_for_status() => self.replies.push_status(),
+                None => return,
+            }
             self.inbox.consume_line();
             self.allowance.set_inbox(self.inbox.len());
             self.line_clock.reset();
@@ -229,6 +235,16 @@ impl Connection {
         if self.inbox.is_empty() {
             self.line_clock.reset();
         }
+    }
+
+    /// Whether the first line is a `status` request, which holds nothing.
+    fn asks_for_status(&mut self) -> bool {
+        let line = self.inbox.line();
+        line.len() <= STATUS_LINE_BYTES
+            && matches!(
+                protocol::decode(line, &self.front.limits, self.front.durability),
+                Ok(Request::Status)
+            )
     }
 
     /// Ends the connection if its line is beyond the limit.

@@ -13,6 +13,10 @@ impl Lots {
     /// # Errors
     /// When the disk failed.
     pub fn look(&mut self, stem: &str) -> Result<Look, StorageError> {
+        self.look_at(stem).or_else(|error| self.refuse(error))
+    }
+
+    fn look_at(&mut self, stem: &str) -> Result<Look, StorageError> {
         let Some(&lot) = self.by_stem.get(stem) else {
             return self.meet(stem);
         };
@@ -78,7 +82,7 @@ impl Lots {
             }
             Ok(None) => {
                 let lot = self.remember(stem, None, 0);
-                let look = self.make_fresh(lot)?;
+                let look = self.make_fresh(lot).or_else(|error| self.refuse(error))?;
                 if !matches!(look, Look::Ready(_)) {
                     self.forget(lot);
                 }
@@ -129,7 +133,7 @@ impl Lots {
     /// [`Trouble`].
     pub fn check(&mut self, lot: Lot) -> Result<(), Trouble> {
         if self.slot(lot).is_some_and(|slot| slot.file.is_none()) {
-            match self.reopen(lot).map_err(Trouble::Write)? {
+            match self.reopen(lot).or_else(|error| self.refuse(error)).map_err(Trouble::Write)? {
                 Look::Ready(_) => {}
                 Look::Changed(_, why) => return Err(Trouble::Changed(why)),
                 Look::Unavailable(why) | Look::NoSpace(why) => return Err(Trouble::Unavailable(why)),
@@ -156,7 +160,6 @@ impl Lots {
         let Some(slot) = self.slot_mut(lot) else {
             return Ok(Look::Unavailable("it was forgotten".to_owned()));
         };
-        slot.stranded = false;
         let (stem, bytes) = (slot.stem.clone(), slot.bytes);
         let stat = file.stat()?;
         if stat.bytes < bytes {
@@ -170,6 +173,7 @@ impl Lots {
             self.set_aside.push(SetAside { stem: stem.to_string(), copy, bytes: stat.bytes - bytes });
         }
         if let Some(slot) = self.slot_mut(lot) {
+            slot.stranded = false;
             slot.id = Some(stat.id);
         }
         self.hold(lot, file);
@@ -182,6 +186,10 @@ impl Lots {
     /// # Errors
     /// When the disk failed.
     pub fn adopt(&mut self, lot: Lot) -> Result<Look, StorageError> {
+        self.take_as_it_is(lot).or_else(|error| self.refuse(error))
+    }
+
+    fn take_as_it_is(&mut self, lot: Lot) -> Result<Look, StorageError> {
         let Some(slot) = self.slot_mut(lot) else {
             return Ok(Look::Unavailable("it was forgotten".to_owned()));
         };

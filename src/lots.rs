@@ -141,6 +141,11 @@ impl Lots {
         self.evicted.len() >= self.most_open / 2
     }
 
+    /// Whether as many evicted descriptors wait as may be open: no group is taken until they are synced.
+    pub fn is_crowded(&self) -> bool {
+        self.evicted.len() >= self.most_open
+    }
+
     /// A group that names more lots than this would evict its own.
     pub fn most_lots_in_group(&self) -> usize {
         (self.most_open / 2).max(1)

@@ -20,15 +20,16 @@ const SPACE_BELIEF: Duration = Duration::from_millis(250);
 const CLOCK_STEP_MICROS: i64 = 3600 * 1_000_000;
 
 impl Vault {
+    /// Why no batch for this lot can be taken while others are pending.
+    pub(crate) fn is_blocked(&self, stem: &str) -> Option<Refusal> {
+        let pending = self.pending.iter().find(|p| p.for_space || p.staged.batch.lot.stem() == stem)?;
+        Some(if pending.for_space { no_space(&pending.why) } else { unavailable(stem, &pending.why) })
+    }
+
     /// Why no batch of this size, or none for this lot, can be taken now.
     pub(crate) fn lacks(&mut self, stem: &str, lines_bytes: u64, now: Instant) -> Option<Refusal> {
-        let blocked = self.pending.iter().find(|p| p.for_space || p.staged.batch.lot.stem() == stem);
-        if let Some(pending) = blocked {
-            return Some(if pending.for_space {
-                no_space(&pending.why)
-            } else {
-                unavailable(stem, &pending.why)
-            });
+        if let Some(refusal) = self.is_blocked(stem) {
+            return Some(refusal);
         }
         let needed = lines_bytes + SPACE_RESERVE_BYTES + SPARE_SEGMENTS as u64 * self.journal.segment_bytes();
         let stale = self.space.probed.is_none_or(|at| now.duration_since(at) >= SPACE_BELIEF);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::background::{Lane, PREPARING_SUFFIX, SYNCING_MARKER};
+use crate::background::{Lane, PREPARING_SUFFIX, clear_marker, is_marked};
 use crate::batch::{Batch, Body, Durability, LotId, SessionId, decode_stem};
 use crate::chain::{self, Decision, Scanned};
 use crate::config::VaultConfig;
@@ -255,16 +255,18 @@ fn redo(
     config: &VaultConfig,
     around: &dyn Surroundings,
 ) -> Result<(Told, Vec<Stranded>), OpenError> {
-    let rewrite = syncing_in_this_boot(storage)?;
+    let rewrite = is_marked(storage)?;
     if rewrite {
         tracing::warn!("a sync of lot files did not end in this boot: they are rebuilt in new files");
     }
     loop {
         let (mut redo, told) = Redo::collect(storage, range, config.max_open_lots / 2)?;
-        redo.look()?;
+        let looked = redo.look();
         let needed = redo.bytes_needed(rewrite) + SPACE_RESERVE_BYTES;
         let free = storage.free_bytes(Dir::Lots)?;
-        let result = if free < needed {
+        let result = if let Err(error) = looked {
+            Err(error)
+        } else if free < needed {
             let what = format!("redo of {} batches ({needed} bytes needed, {free} free)", told.batches);
             Err(RedoError::Storage(StorageError { what, source: std::io::ErrorKind::StorageFull.into() }))
         } else {
@@ -285,18 +287,6 @@ fn redo(
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Whether the marker says that a sync of lots failed, or was cut short, since the machine was started.
-fn syncing_in_this_boot(storage: &Storage) -> Result<bool, StorageError> {
-    let file = match storage.open(Dir::Journal, SYNCING_MARKER, How::Read) {
-        Ok(file) => file,
-        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(e),
-    };
-    let mut id = [0; 64];
-    let got = file.read_full(0, &mut id)?;
-    Ok(id[..got] == *storage.boot_id().as_bytes())
 }
 
 /// Begins the new chain behind everything that is there.
@@ -350,12 +340,15 @@ fn remove_old(storage: &Storage, scanned: &[Scanned]) -> Result<(), StorageError
         storage.unlink(Dir::Journal, &segment_name(segment.number))?;
     }
     storage.sync_dir(Dir::Journal)?;
-    let own = |name: &String| name == SYNCING_MARKER || name == REBASE_NAME;
-    for name in storage.list(Dir::Journal)?.iter().filter(|name| own(name)) {
-        storage.unlink(Dir::Journal, name)?;
-    }
+    storage.unlink(Dir::Journal, REBASE_NAME)?;
+    clear_marker(storage)?;
     for name in storage.list(Dir::Lots)?.iter().filter(|name| name.ends_with(FRESH_SUFFIX)) {
-        storage.unlink(Dir::Lots, name)?;
+        if let Err(error) = storage.unlink(Dir::Lots, name) {
+            if storage.failure().is_some() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "something in lots/ has the name of an unfinished lot file and stays");
+        }
     }
     storage.sync_dir(Dir::Journal)
 }

@@ -328,10 +328,16 @@ impl<'a> Redo<'a> {
         write_marker(storage)?;
         let mut files = Files::default();
         let mut lines = Vec::new();
-        let mut stranded = Vec::new();
-        let range = self.range;
-        let most_open = self.most_open;
+        let (range, most_open) = (self.range, self.most_open);
         let lots = &mut self.lots;
+        // An error of this lot alone.
+        let of_lot = |error: StorageError| {
+            if storage.failure().is_some() || error.is_no_space() {
+                Err(error)
+            } else {
+                Ok(Some(error.to_string()))
+            }
+        };
         chain::replay(storage, range.begin, range.hole, |_, frame| {
             let Some(batch) = batch_of(frame, range.id) else { return Ok(()) };
             let Some(lot) = lots.get_mut(batch.lot) else { return Ok(()) };
@@ -339,35 +345,23 @@ impl<'a> Redo<'a> {
                 && let Err(error) =
                     write_batch(storage, batch, lot, rewrite, &mut files, &mut lines, most_open)
             {
-                if storage.failure().is_some() || error.is_no_space() {
-                    return Err(RedoError::from(error));
-                }
-                lot.unusable = Some(error.to_string());
+                lot.unusable = of_lot(error)?;
             }
-            if let Some(why) = &lot.unusable {
-                stranded.push(Stranded {
-                    lsn: frame.lsn,
-                    stem: batch.lot.to_owned(),
-                    session: batch.session.to_owned(),
-                    seq: batch.seq,
-                    records: batch.records,
-                    lines_bytes: batch.lines_bytes,
-                    stamp_micros: batch.stamp_micros,
-                    content_hash: batch.content_hash,
-                    suffix: batch.suffix.to_vec(),
-                    items: batch.items.to_vec(),
-                    lot_offset: lot.place(batch),
-                    why: why.clone(),
-                });
-            }
-            Ok(())
+            Ok::<(), RedoError>(())
         })?;
-        for (stem, lot) in lots.iter().filter(|(_, lot)| lot.unusable.is_none()) {
+        for (stem, lot) in lots.iter_mut().filter(|(_, lot)| lot.unusable.is_none()) {
             let fresh = rewrite || lot.found.is_none();
             let name = if fresh { format!("{stem}{FRESH_SUFFIX}") } else { file_name(stem) };
-            let file = match files.by_stem.remove(stem) {
-                Some(file) => file,
-                None => storage.open(Dir::Lots, &name, How::Write)?,
+            let file = match files
+                .by_stem
+                .remove(stem)
+                .map_or_else(|| storage.open(Dir::Lots, &name, How::Write), Ok)
+            {
+                Ok(file) => file,
+                Err(error) => {
+                    lot.unusable = of_lot(error)?;
+                    continue;
+                }
             };
             file.truncate(lot.base + lot.bytes)?;
             file.sync()?;
@@ -376,6 +370,37 @@ impl<'a> Redo<'a> {
             }
         }
         storage.sync_dir(Dir::Lots)?;
+        self.strand()
+    }
+
+    /// All batches of the lots that turned out unusable, the ones that were written before it too: what stands
+    /// of them in the file is not synced, and will be written again from the first one on.
+    fn strand(&self) -> Result<Vec<Stranded>, RedoError> {
+        let mut stranded = Vec::new();
+        if self.lots.values().all(|lot| lot.unusable.is_none()) {
+            return Ok(stranded);
+        }
+        let range = self.range;
+        chain::replay(self.storage, range.begin, range.hole, |_, frame| {
+            let Some(batch) = batch_of(frame, range.id) else { return Ok(()) };
+            let Some(lot) = self.lots.get(batch.lot) else { return Ok(()) };
+            let Some(why) = &lot.unusable else { return Ok::<(), RedoError>(()) };
+            stranded.push(Stranded {
+                lsn: frame.lsn,
+                stem: batch.lot.to_owned(),
+                session: batch.session.to_owned(),
+                seq: batch.seq,
+                records: batch.records,
+                lines_bytes: batch.lines_bytes,
+                stamp_micros: batch.stamp_micros,
+                content_hash: batch.content_hash,
+                suffix: batch.suffix.to_vec(),
+                items: batch.items.to_vec(),
+                lot_offset: lot.place(batch),
+                why: why.clone(),
+            });
+            Ok(())
+        })?;
         Ok(stranded)
     }
 }

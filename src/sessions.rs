@@ -59,7 +59,7 @@ impl Sessions {
 
     /// Judges a batch, marking its session as used.
     pub fn judge(&mut self, session: &str, seq: u64, content_hash: u128, now_seconds: u64) -> Verdict {
-        let full = self.table.len() >= self.most;
+        let full = self.is_full();
         let Some(last) = self.table.get_mut(session) else {
             return match seq {
                 1 if full => Verdict::Full,
@@ -92,6 +92,11 @@ impl Sessions {
                 self.table.insert(session.into(), last);
             }
         }
+    }
+
+    /// Whether no new session can be taken.
+    pub fn is_full(&self) -> bool {
+        self.table.len() >= self.most
     }
 
     /// Number of sessions.

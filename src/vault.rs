@@ -132,8 +132,9 @@ impl Checkpointing {
         self.running_before + now.saturating_duration_since(self.started).as_secs()
     }
 
-    pub(crate) fn due_at(&self, config: &VaultConfig, next_lsn: u64) -> Option<Instant> {
-        (next_lsn > self.covered_lsn)
+    pub(crate) fn due_at(&self, config: &VaultConfig, next_lsn: u64, full: bool) -> Option<Instant> {
+        // A full session table wants one too: that is when sessions are forgotten.
+        (next_lsn > self.covered_lsn || full)
             .then(|| (self.last_end + config.checkpoint_interval).max(self.not_before))
     }
 }
@@ -163,6 +164,8 @@ pub struct Vault {
     pub(crate) pending_retry_at: Instant,
     /// Pending batches are being tried again: what was said of them is not repeated.
     pub(crate) retrying: bool,
+    /// Batches are being placed anew: what is pending meanwhile is no trouble yet.
+    pub(crate) placing: bool,
     pub(crate) lines: Vec<u8>,
 }
 
@@ -213,6 +216,7 @@ impl Vault {
             space: Space { free_bytes: 0, probed: None, lacking: false },
             pending_retry_at: now,
             retrying: false,
+            placing: false,
             lines: Vec::new(),
         }
     }

@@ -63,11 +63,11 @@ impl Vault {
             let refusal = match self.sessions.judge(session.as_str(), *seq, batch.content_hash, running) {
                 Verdict::Next => None,
                 Verdict::DuplicateOfLast(last) => {
-                    self.answer_duplicate(ticket, batch.ack, last.lsn, Some((last.records, last.lsn)));
+                    self.answer_duplicate(ticket, &batch, last.lsn, Some((last.records, last.lsn)));
                     return Ok(());
                 }
                 Verdict::DuplicateOfOlder(last) => {
-                    self.answer_duplicate(ticket, batch.ack, last.lsn, None);
+                    self.answer_duplicate(ticket, &batch, last.lsn, None);
                     return Ok(());
                 }
                 Verdict::Conflict => Some(Refusal::new(
@@ -164,6 +164,9 @@ impl Vault {
     fn open_lot(&mut self, stem: &str, now: Now) -> Result<Result<Lot, Refusal>, VaultError> {
         if self.group_lots.len() >= self.lots.most_lots_in_group() {
             self.commit(now)?;
+            if let Some(refusal) = self.is_blocked(stem) {
+                return Ok(Err(refusal));
+            }
         }
         let look = match self.lots.look(stem)? {
             Look::Changed(_, why) => {
@@ -173,6 +176,10 @@ impl Vault {
                     "somebody else has changed a lot file: it is taken as it now is"
                 );
                 self.settle(now)?;
+                // What was in hand for this lot may have stayed pending: its place is taken.
+                if let Some(refusal) = self.is_blocked(stem) {
+                    return Ok(Err(refusal));
+                }
                 // The checkpoint may have forgotten the lot: then it is met anew.
                 match self.lots.look(stem)? {
                     Look::Changed(lot, _) => self.lots.adopt(lot)?,
@@ -207,7 +214,11 @@ impl Vault {
     }
 
     /// A duplicate shares the fate of what it repeats.
-    fn answer_duplicate(&mut self, ticket: Ticket, ack: Durability, lsn: u64, last: Option<(u32, u64)>) {
+    fn answer_duplicate(&mut self, mut ticket: Ticket, batch: &Batch, lsn: u64, last: Option<(u32, u64)>) {
+        // What it repeats may be on its way to the disk: nobody may say that it is not stored.
+        ticket.take();
+        let ack = batch.ack;
+        let name = batch.session.as_ref().map(|(name, _)| name);
         self.metrics.duplicates.fetch_add(1, Relaxed);
         let outcome = Outcome::Duplicate { last, durability: ack };
         match ack {
@@ -222,7 +233,7 @@ impl Vault {
                         .pending
                         .iter_mut()
                         .map(|p| &mut p.staged)
-                        .find(|s| s.lsn == lsn)
+                        .find(|s| s.batch.session.as_ref().map(|(name, _)| name) == name)
                         .map(|s| &mut s.waiting),
                 };
                 match waiting {
@@ -273,7 +284,10 @@ impl Vault {
     }
 
     pub(crate) fn answer_sync_waiters(&mut self) {
-        if self.sync_waiters.is_empty() || self.pending.iter().any(|p| p.for_space) || !self.staged.is_empty()
+        if self.placing
+            || self.sync_waiters.is_empty()
+            || self.pending.iter().any(|p| p.for_space)
+            || !self.staged.is_empty()
         {
             return;
         }
@@ -339,7 +353,7 @@ impl Vault {
                 Next::Group(group) => {
                     let now = Now::read();
                     self.commit_group(group, now)?;
-                    if self.journal.held_segments() >= SEGMENTS_BACK_PRESSURE {
+                    if self.journal.held_segments() >= SEGMENTS_BACK_PRESSURE || self.lots.is_crowded() {
                         self.checkpoint_now(Now::read())?;
                     }
                 }

@@ -126,6 +126,16 @@ fn raise_open_files(config: &mut Config) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    // Connections must not take the descriptors that the vault needs.
+    let most = usize::try_from(limit.saturating_sub(OTHER_FILES) / 2).unwrap_or(usize::MAX).max(1);
+    if config.limits.max_connections > most {
+        config.limits.max_connections = most;
+        tracing::warn!(
+            limit,
+            max_connections = most,
+            "the limit of open files is low: fewer connections are taken"
+        );
+    }
     let left = limit.saturating_sub(config.limits.max_connections as u64 + OTHER_FILES);
     // Evicted files wait for their sync as descriptors: half as many again as are open.
     let lots = usize::try_from(left / 3 * 2).unwrap_or(usize::MAX);
