@@ -4,5 +4,6 @@
 
 mod crash;
 mod frames;
+mod reviewed;
 mod sequences;
 mod sim;

@@ -16,77 +16,77 @@ use lotlog::vault::Vault;
 use Durability::{Synced, Written};
 
 /// A vault with its disk and its producers.
-struct Rig {
-    disk: SimDisk,
-    around: Around,
-    farm: Farm,
-    vault: Vault,
+pub struct Rig {
+    pub disk: SimDisk,
+    pub around: Around,
+    pub farm: Farm,
+    pub vault: Vault,
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub fn new() -> Rig {
         Rig::on(World::new(), Around::new(), Farm::default())
     }
 
-    fn on(world: World, around: Around, farm: Farm) -> Rig {
+    pub fn on(world: World, around: Around, farm: Farm) -> Rig {
         let disk = SimDisk::new(world);
         let vault = open(&disk, &around, &config()).unwrap();
         Rig { disk, around, farm, vault }
     }
 
     #[track_caller]
-    fn commit(&mut self, group: Vec<Submission>) {
+    pub fn commit(&mut self, group: Vec<Submission>) {
         self.vault.commit_group(group, self.around.now()).unwrap();
     }
 
     #[track_caller]
-    fn send(&mut self, lot: &str, session: &str, seq: u64, ack: Durability) -> Option<Outcome> {
+    pub fn send(&mut self, lot: &str, session: &str, seq: u64, ack: Durability) -> Option<Outcome> {
         let submission = self.farm.send(lot, session, seq, ack, 3, 10);
         self.commit(vec![submission]);
         self.farm.hear().sent.last().unwrap().answer.clone()
     }
 
-    fn world(&self) -> World {
+    pub fn world(&self) -> World {
         self.disk.world.lock().unwrap().clone()
     }
 
-    fn with_world(&self, change: impl FnOnce(&mut World)) {
+    pub fn with_world(&self, change: impl FnOnce(&mut World)) {
         change(&mut self.disk.world.lock().unwrap());
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         self.around.pass(time);
         self.vault.tick(self.around.now()).unwrap();
     }
 
     /// Ticks until the checkpoint under way has ended.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..200 {
             self.vault.tick(self.around.now()).unwrap();
         }
     }
 
     /// Kills the daemon and starts it again on what a reader sees.
-    fn restart(self) -> Rig {
+    pub fn restart(self) -> Rig {
         let world = self.world();
         Rig::on(world, self.around, self.farm)
     }
 
     /// Cuts the power and starts again.
-    fn power_cut(self, seed: u64) -> Rig {
+    pub fn power_cut(self, seed: u64) -> Rig {
         let world = self.world().power_cut(&mut Random(seed));
         Rig::on(world, self.around, self.farm)
     }
 
     #[track_caller]
-    fn check(&self, written_may_be_lost: bool) -> BTreeMap<String, Vec<u8>> {
+    pub fn check(&self, written_may_be_lost: bool) -> BTreeMap<String, Vec<u8>> {
         let found = lots(&self.world());
         assert_eq!(judge(&found, &self.farm.hear(), written_may_be_lost), Verdict::default());
         found
     }
 
     /// Fails the first storage call whose name begins with `call`, once; says whether it came.
-    fn fail_once(&self, call: &'static str, kind: fn() -> io::Error) -> Arc<AtomicBool> {
+    pub fn fail_once(&self, call: &'static str, kind: fn() -> io::Error) -> Arc<AtomicBool> {
         let hit = Arc::new(AtomicBool::new(false));
         let mark = hit.clone();
         self.disk.set_hook(Box::new(move |_, what| {
@@ -96,11 +96,11 @@ impl Rig {
     }
 }
 
-fn eio() -> io::Error {
+pub fn eio() -> io::Error {
     io::Error::from_raw_os_error(5)
 }
 
-fn enospc() -> io::Error {
+pub fn enospc() -> io::Error {
     io::ErrorKind::StorageFull.into()
 }
 
@@ -109,7 +109,12 @@ fn eperm() -> io::Error {
 }
 
 /// The world at the first storage call named `call`, while `run` runs.
-fn world_at(rig: &mut Rig, call: &'static str, nth: usize, run: impl FnOnce(&mut Rig)) -> (World, Ledger) {
+pub fn world_at(
+    rig: &mut Rig,
+    call: &'static str,
+    nth: usize,
+    run: impl FnOnce(&mut Rig),
+) -> (World, Ledger) {
     let (image, count) = (Arc::<Mutex<Option<(World, Ledger)>>>::default(), AtomicUsize::new(0));
     let (taken, farm) = (image.clone(), rig.farm.clone());
     rig.disk.set_hook(Box::new(move |world, what| {
@@ -142,7 +147,7 @@ fn recovers_whole(
     found
 }
 
-fn records(lots: &BTreeMap<String, Vec<u8>>, lot: &str) -> usize {
+pub fn records(lots: &BTreeMap<String, Vec<u8>>, lot: &str) -> usize {
     lots.get(lot).map_or(0, |bytes| bytes.iter().filter(|b| **b == b'\n').count())
 }
 

@@ -81,6 +81,8 @@ pub struct World {
     pub boot: u64,
 }
 
+/// Called after a sync, to change the world as somebody else would.
+pub type After = Box<dyn FnMut(&mut World, &str) + Send>;
 pub type Hook = Box<dyn FnMut(&World, &str) -> io::Result<()> + Send>;
 
 /// The disk. Clones share it.
@@ -89,6 +91,8 @@ pub struct SimDisk {
     pub world: Arc<Mutex<World>>,
     /// Called before every call that changes something, with its name.
     pub hook: Arc<Mutex<Option<Hook>>>,
+    /// Called after every sync of a file.
+    pub after: Arc<Mutex<Option<After>>>,
 }
 
 impl World {
@@ -185,11 +189,19 @@ impl World {
 
 impl SimDisk {
     pub fn new(world: World) -> SimDisk {
-        SimDisk { world: Arc::new(Mutex::new(world)), hook: Arc::default() }
+        SimDisk { world: Arc::new(Mutex::new(world)), hook: Arc::default(), after: Arc::default() }
     }
 
     pub fn set_hook(&self, hook: Hook) {
         *self.hook.lock().unwrap() = Some(hook);
+    }
+
+    pub fn set_after(&self, after: After) {
+        *self.after.lock().unwrap() = Some(after);
+    }
+
+    pub fn clear_after(&self) {
+        *self.after.lock().unwrap() = None;
     }
 
     pub fn clear_hook(&self) {
@@ -338,6 +350,9 @@ impl DiskFile for SimFile {
         inode.dirty.clear();
         if result.is_ok() {
             inode.durable = inode.cached.clone();
+        }
+        if let Some(after) = self.disk.after.lock().unwrap().as_mut() {
+            after(&mut world, &format!("sync {}", self.name));
         }
         result
     }
