@@ -5,6 +5,8 @@
 mod connection;
 mod daemon;
 mod files;
+pub mod judge;
+pub mod producer;
 
 use std::time::{Duration, Instant};
 

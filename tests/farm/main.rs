@@ -3,14 +3,16 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+#[path = "../common/mod.rs"]
+mod common;
 mod slow;
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use common::judge::{After, Answer, Verdict, judge, judge_the_judge};
+use common::producer::{Ledger, Load, Random, Stop, Watcher, entries, farm, lot_files, number, record};
 
 use lotlog::session::{Session, SessionOptions};
 use lotlog::verify::verify;
@@ -73,186 +75,41 @@ impl Drop for Daemon {
     }
 }
 
-/// splitmix64, Steele et al. 2014
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// What one producer was told: the acknowledged batches, by their place in its run.
-#[derive(Default)]
-struct Ledger {
-    acknowledged: Vec<u64>,
-    sent: u64,
-}
-
-fn request(producer: u64, batch: u64, seed: &mut u64) -> String {
-    let items = 1 + random(seed) % 6;
-    let pad = "x".repeat((random(seed) % 400) as usize);
-    let items: Vec<String> = (0..items)
-        .map(|item| {
-            format!(
-                r#"{{"sku_local":"{producer}/{batch}/{item}","of":{items},"est_price_mu":1.5,"pad":"{pad}"}}"#
-            )
-        })
-        .collect();
-    let ack = if batch.is_multiple_of(3) { "written" } else { "synced" };
-    let lot = random(seed) % 10;
-    format!(
-        r#"{{"ack":"{ack}","context":{{"lot_id":"lot {lot}","opt_source":"farm"}},"items":[{}]}}"#,
-        items.join(",")
-    )
-}
-
-/// One producer: sends until told to stop, then until all is answered.
-fn produce(socket: PathBuf, producer: u64, seed: u64, stop: Arc<AtomicBool>) -> Ledger {
-    let mut seed = seed.wrapping_add(producer);
-    let options = SessionOptions { timeout: PATIENCE, max_unsettled_batches: 8, ..SessionOptions::default() };
-    let mut session = Session::open(&socket, &format!("p{producer}"), options).unwrap();
-    let mut ledger = Ledger::default();
-    let settle = |session: &mut Session, ledger: &mut Ledger| match session.next_settled().unwrap() {
-        None => false,
-        Some(settled) => {
-            assert!(settled.result.is_ok(), "{:?}", settled.result);
-            ledger.acknowledged.push(settled.batch);
-            true
-        }
-    };
-    while !stop.load(Ordering::SeqCst) {
-        while session.is_full() {
-            settle(&mut session, &mut ledger);
-        }
-        let batch = session.submit(&request(producer, ledger.sent, &mut seed)).unwrap();
-        assert_eq!(batch, ledger.sent);
-        ledger.sent += 1;
-    }
-    while settle(&mut session, &mut ledger) {}
-    ledger
-}
-
-fn lots(home: &Path) -> BTreeMap<String, Vec<u8>> {
-    let Ok(entries) = std::fs::read_dir(home.join("data/lots")) else { return BTreeMap::new() };
-    let files = entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "jsonl"));
-    files.filter_map(|p| Some((p.file_name()?.to_str()?.to_owned(), std::fs::read(&p).ok()?))).collect()
-}
-
-/// Judges the lot files against the ledgers: each acknowledged batch once, whole, contiguous and in order.
-fn judge(home: &Path, ledgers: &[Ledger]) -> usize {
-    let mut found: HashMap<(u64, u64), usize> = HashMap::new();
-    for (name, bytes) in lots(home) {
-        assert!(bytes.ends_with(b"\n"), "{name} is torn");
-        let mut open: Option<(u64, u64, u64)> = None;
-        let mut last: HashMap<u64, u64> = HashMap::new();
-        for line in bytes.split_inclusive(|b| *b == b'\n') {
-            let record: serde_json::Value =
-                serde_json::from_slice(line).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let sku = record["sku_local"].as_str().unwrap();
-            let parts: Vec<u64> = sku.split('/').map(|p| p.parse().unwrap()).collect();
-            let (producer, batch, item) = (parts[0], parts[1], parts[2]);
-            match open {
-                Some(expected) => {
-                    assert_eq!((producer, batch, item), expected, "{name}: interleaved or partial")
-                }
-                None => assert_eq!(item, 0, "{name}: {sku} begins in its middle"),
-            }
-            if item == 0 {
-                assert!(
-                    last.insert(producer, batch).is_none_or(|b| b < batch),
-                    "{name}: {sku} is out of order"
-                );
-            }
-            let of = record["of"].as_u64().unwrap();
-            open = (item + 1 < of).then_some((producer, batch, item + 1));
-            if open.is_none() {
-                *found.entry((producer, batch)).or_default() += 1;
-            }
-        }
-        assert_eq!(open, None, "{name}: its last batch is partial");
-    }
-    for (batch, times) in &found {
-        assert_eq!(*times, 1, "{batch:?} is doubled");
-    }
-    for (producer, ledger) in ledgers.iter().enumerate() {
-        for batch in &ledger.acknowledged {
-            assert!(
-                found.contains_key(&(producer as u64, *batch)),
-                "producer {producer}, batch {batch} is lost"
-            );
-        }
-    }
-    found.len()
-}
-
-/// Reads the lots again and again: whole lines that a reader has seen must never disappear.
-fn watch(home: PathBuf, stop: Arc<AtomicBool>) -> u64 {
-    let mut seen: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut looks = 0;
-    while !stop.load(Ordering::SeqCst) {
-        let now = lots(&home);
-        for (name, before) in &seen {
-            let present = now.get(name).is_some_and(|bytes| bytes.starts_with(before));
-            assert!(present, "something of {name} that was visible has vanished");
-        }
-        for (name, mut bytes) in now {
-            let end = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-            bytes.truncate(end);
-            seen.insert(name, bytes);
-        }
-        looks += 1;
-        std::thread::sleep(Duration::from_millis(15));
-    }
-    looks
-}
-
 #[test]
 fn killed_again_and_again_under_eight_producers_nothing_is_lost_or_doubled() {
-    let mut seed = number("LOTLOG_SEED", std::process::id().into());
+    let seed = number("LOTLOG_SEED", std::process::id().into());
     println!("LOTLOG_SEED={seed}");
+    let mut random = Random(seed);
     let home = tempfile::tempdir().unwrap();
-    let (stop, unwatch) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let data = home.path().join("data");
     let mut daemon = Daemon::start(home.path());
     wait_for_socket(&daemon);
-    let producers: Vec<_> = (0..8)
-        .map(|producer| {
-            let (socket, stop, seed) = (daemon.socket(), stop.clone(), seed);
-            std::thread::spawn(move || produce(socket, producer, seed, stop))
-        })
-        .collect();
-    let watcher = {
-        let (home, unwatch) = (home.path().to_owned(), unwatch.clone());
-        std::thread::spawn(move || watch(home, unwatch))
-    };
+    let stop = Stop::default();
+    let producers = farm(&daemon.socket(), "p", 8, seed, &Load::default(), &stop);
+    let watcher = Watcher::start(data.clone());
     for _ in 0..number("LOTLOG_ROUNDS", 12) {
-        std::thread::sleep(Duration::from_millis(20 + random(&mut seed) % 400));
+        std::thread::sleep(Duration::from_millis(20 + random.below(400)));
         daemon.signal(rustix::process::Signal::KILL);
         daemon.child.wait().unwrap();
         daemon = Daemon::start(home.path());
     }
     std::thread::sleep(Duration::from_millis(300));
-    stop.store(true, Ordering::SeqCst);
+    stop.finish();
     let ledgers: Vec<Ledger> = producers.into_iter().map(|p| p.join().unwrap()).collect();
-    for ledger in &ledgers {
-        let all: Vec<u64> = (0..ledger.sent).collect();
-        assert_eq!(ledger.acknowledged, all, "every batch was answered, in order");
-    }
-    let while_running = verify(&home.path().join("data")).unwrap();
+    let while_running = verify(&data).unwrap();
     assert!(while_running.is_good() && while_running.daemon_running, "{while_running:?}");
     daemon.signal(rustix::process::Signal::TERM);
     assert_eq!(daemon.wait(), Some(0));
-    unwatch.store(true, Ordering::SeqCst);
-    assert!(watcher.join().unwrap() > 0);
-    let found = judge(home.path(), &ledgers);
-    assert_eq!(found as u64, ledgers.iter().map(|l| l.sent).sum::<u64>());
-    assert!(found > 100, "only {found} batches");
-    let report = verify(&home.path().join("data")).unwrap();
+    let sent = entries(&ledgers);
+    let lots = lot_files(&data);
+    let verdict = Verdict { vanished: watcher.vanished(&data), ..judge(&lots, &sent, &record, After::Death) };
+    assert_eq!(verdict, Verdict::default());
+    assert!(sent.iter().all(|e| [Answer::Synced, Answer::Written].contains(&e.answer)), "all were answered");
+    assert!(sent.len() > 100, "only {} batches", sent.len());
+    judge_the_judge(&lots, &sent, &record, After::Death);
+    let report = verify(&data).unwrap();
     assert!(report.is_good() && report.quarantined == 0, "{report:?}");
-    assert_eq!(report.batches, found as u64);
+    assert_eq!(report.batches, sent.len() as u64);
 }
 
 fn wait_for_socket(daemon: &Daemon) {
@@ -266,15 +123,11 @@ fn wait_for_socket(daemon: &Daemon) {
 #[test]
 fn drained_under_load_it_exits_0_and_all_it_took_is_there_once() {
     let home = tempfile::tempdir().unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
+    let data = home.path().join("data");
     let mut daemon = Daemon::start(home.path());
     wait_for_socket(&daemon);
-    let producers: Vec<_> = (0..4)
-        .map(|producer| {
-            let (socket, stop) = (daemon.socket(), stop.clone());
-            std::thread::spawn(move || produce(socket, producer, 7, stop))
-        })
-        .collect();
+    let stop = Stop::default();
+    let producers = farm(&daemon.socket(), "p", 4, 7, &Load::default(), &stop);
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(200));
         let begun = Instant::now();
@@ -284,11 +137,12 @@ fn drained_under_load_it_exits_0_and_all_it_took_is_there_once() {
         assert!(!daemon.socket().exists(), "the socket file is removed");
         daemon = Daemon::start(home.path());
     }
-    stop.store(true, Ordering::SeqCst);
+    stop.finish();
     let ledgers: Vec<Ledger> = producers.into_iter().map(|p| p.join().unwrap()).collect();
     daemon.signal(rustix::process::Signal::TERM);
     assert_eq!(daemon.wait(), Some(0));
-    judge(home.path(), &ledgers);
+    let verdict = judge(&lot_files(&data), &entries(&ledgers), &record, After::Death);
+    assert_eq!(verdict, Verdict::default());
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! A vault on a disk in memory, a producer with a ledger, and the judge that compares the two.
 
 pub mod disk;
+#[path = "../../common/judge.rs"]
+mod judge;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ use lotlog::storage::{Dir, Storage, StorageError};
 use lotlog::vault::{Now, Vault};
 
 pub use disk::{Random, SimDisk, World};
+use judge::{After, Answer, Entry, whole_lines};
+pub use judge::{Lots, Verdict, vanished};
 
 /// The start of the tests' time, 2026-01-01.
 const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
@@ -150,115 +153,81 @@ pub fn unread() -> Ticket {
 }
 
 /// The lots as a reader finds them, whole lines only.
-pub fn lots(world: &World) -> BTreeMap<String, Vec<u8>> {
-    let mut lots = BTreeMap::new();
-    for name in world.names(Dir::Lots) {
-        if let Some(stem) = name.strip_suffix(".jsonl") {
-            let mut bytes = world.read(Dir::Lots, &name).unwrap();
-            let end = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-            bytes.truncate(end);
-            lots.insert(stem.to_owned(), bytes);
-        }
-    }
-    lots
+pub fn lots(world: &World) -> Lots {
+    let stems = world.names(Dir::Lots);
+    let stems = stems.iter().filter_map(|name| Some((name.strip_suffix(".jsonl")?, name)));
+    stems.map(|(stem, name)| (stem.to_owned(), whole_lines(world.read(Dir::Lots, name).unwrap()))).collect()
 }
 
-/// What the judge counted; all must be 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    pub lost: usize,
-    pub doubled: usize,
-    pub partial: usize,
-    pub torn: usize,
-    pub interleaved: usize,
-    pub out_of_order: usize,
-    pub phantom: usize,
-    pub vanished: usize,
+/// The ledger as the judge reads it. A number that was sent again under the same content is one batch: it has
+/// the best answer that any of its sendings got.
+fn entries(ledger: &Ledger) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for sent in &ledger.sent {
+        let answer = match &sent.answer {
+            Some(Outcome::Stored { durability, .. } | Outcome::Duplicate { durability, .. }) => {
+                if *durability == Durability::Synced { Answer::Synced } else { Answer::Written }
+            }
+            Some(Outcome::Refused(_)) => Answer::Refused,
+            _ => Answer::Unknown,
+        };
+        let same = |e: &&mut Entry| e.session == sent.session && e.seq == sent.seq;
+        match entries.iter_mut().find(same) {
+            Some(known) => {
+                let weight = |answer| {
+                    [Answer::Refused, Answer::Unknown, Answer::Written, Answer::Synced]
+                        .iter()
+                        .position(|a| *a == answer)
+                };
+                if weight(answer) > weight(known.answer) {
+                    known.answer = answer;
+                }
+            }
+            None => entries.push(Entry {
+                lot: sent.lot.clone(),
+                session: sent.session.clone(),
+                batch: sent.seq,
+                seq: sent.seq,
+                items: sent.items,
+                pad: sent.pad,
+                answer,
+            }),
+        }
+    }
+    entries
+}
+
+/// The record that an item of [`batch`] must have become.
+fn record(entry: &Entry, item: usize, stamp: &str) -> String {
+    let Entry { lot, session, seq, items, pad, .. } = entry;
+    format!(
+        concat!(
+            r#"{{"sku_local":"{}/{}/{}","pad":"{}","of":{},"lot_id":"{}","timestamp":"{}","#,
+            r#""context":{{"timestamp":"{}"}}}}"#
+        ),
+        session,
+        seq,
+        item,
+        "x".repeat(*pad),
+        items,
+        lot,
+        stamp,
+        stamp
+    )
 }
 
 /// Judges lot files against a ledger. `written_may_be_lost`: after a power cut.
-pub fn judge(lots: &BTreeMap<String, Vec<u8>>, ledger: &Ledger, written_may_be_lost: bool) -> Verdict {
-    let mut verdict = Verdict::default();
-    let mut found: HashMap<(String, u64), usize> = HashMap::new();
-    let sent: HashMap<(String, u64), &Sent> =
-        ledger.sent.iter().map(|s| ((s.session.clone(), s.seq), s)).collect();
-    for (stem, bytes) in lots {
-        let mut open: Option<(String, u64, usize, usize)> = None;
-        let mut last_seq: HashMap<String, u64> = HashMap::new();
-        let mut last_stamp = String::new();
-        for line in bytes.split_inclusive(|b| *b == b'\n') {
-            let Ok(record) = serde_json::from_slice::<serde_json::Value>(line) else {
-                verdict.torn += 1;
-                continue;
-            };
-            let sku = record["sku_local"].as_str().unwrap_or_default();
-            let stamp = record["timestamp"].as_str().unwrap_or_default().to_owned();
-            let mut parts = sku.split('/');
-            let key = (|| {
-                Some((
-                    parts.next()?.to_owned(),
-                    parts.next()?.parse::<u64>().ok()?,
-                    parts.next()?.parse::<usize>().ok()?,
-                ))
-            })();
-            let Some((session, seq, item)) = key else {
-                verdict.phantom += 1;
-                continue;
-            };
-            let of = record["of"].as_u64().unwrap_or(0) as usize;
-            match sent.get(&(session.clone(), seq)) {
-                Some(s) if s.lot == *stem && s.items == of => {}
-                _ => verdict.phantom += 1,
-            }
-            match open.take() {
-                None if item == 0 => {}
-                Some((s, q, i, _)) if s == session && q == seq && i + 1 == item => {}
-                Some(_) => verdict.interleaved += 1,
-                None => verdict.partial += 1,
-            }
-            if item == 0 {
-                if last_seq.get(&session).is_some_and(|last| *last >= seq) || stamp <= last_stamp {
-                    verdict.out_of_order += 1;
-                }
-                last_seq.insert(session.clone(), seq);
-                last_stamp = stamp;
-            }
-            if item + 1 == of {
-                *found.entry((session, seq)).or_default() += 1;
-            } else {
-                open = Some((session, seq, item, of));
-            }
-        }
-        if open.is_some() {
-            verdict.partial += 1;
-        }
-    }
-    verdict.doubled = found.values().filter(|n| **n > 1).count();
-    for s in &ledger.sent {
-        let durable = match &s.answer {
-            Some(Outcome::Stored { durability, .. } | Outcome::Duplicate { durability, .. }) => {
-                *durability == Durability::Synced || !written_may_be_lost
-            }
-            Some(Outcome::Refused(_)) => {
-                // Refused means not stored, unless it was stored by another sending of the same number.
-                let stored_otherwise = ledger.sent.iter().any(|o| {
-                    o.session == s.session && o.seq == s.seq && !matches!(o.answer, Some(Outcome::Refused(_)))
-                });
-                if found.contains_key(&(s.session.clone(), s.seq)) && !stored_otherwise {
-                    verdict.phantom += 1;
-                }
-                false
-            }
-            _ => false,
-        };
-        if durable && !found.contains_key(&(s.session.clone(), s.seq)) {
-            verdict.lost += 1;
-        }
-    }
-    verdict
+#[track_caller]
+pub fn judge(lots: &Lots, ledger: &Ledger, written_may_be_lost: bool) -> Verdict {
+    judge::judge(lots, &entries(ledger), &record, after(written_may_be_lost))
 }
 
-/// Lots of which something that a reader had seen is gone.
-pub fn vanished(before: &BTreeMap<String, Vec<u8>>, after: &BTreeMap<String, Vec<u8>>) -> usize {
-    before.iter().filter(|(stem, bytes)| !after.get(*stem).is_some_and(|now| now.starts_with(bytes))).count()
+/// Puts the judge itself on trial.
+#[track_caller]
+pub fn judge_the_judge(lots: &Lots, ledger: &Ledger, written_may_be_lost: bool) {
+    judge::judge_the_judge(lots, &entries(ledger), &record, after(written_may_be_lost));
+}
+
+fn after(written_may_be_lost: bool) -> After {
+    if written_may_be_lost { After::PowerCut } else { After::Death }
 }
