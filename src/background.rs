@@ -29,12 +29,10 @@ pub struct Segment {
 /// Something to do in the background.
 #[derive(Debug)]
 pub enum Job {
-    /// Make a segment of `bytes`.
+    /// Make a segment.
     Prepare {
         /// Its header.
         header: Header,
-        /// Its length.
-        bytes: u64,
     },
     /// Remove these segments, oldest first.
     Trim {
@@ -81,7 +79,7 @@ impl Job {
     /// Does a part of the job.
     fn step(&mut self, storage: &Storage) -> Step {
         match self {
-            Job::Prepare { header, bytes } => Step::End(prepare(storage, *header, *bytes)),
+            Job::Prepare { header } => Step::End(prepare(storage, *header)),
             Job::Trim { numbers } => {
                 let result = match numbers.pop_front() {
                     Some(number) => storage.unlink(Dir::Journal, &segment_name(number)),
@@ -161,8 +159,8 @@ pub fn is_marked(storage: &Storage) -> Result<bool, StorageError> {
     Ok(text[..got].trim_ascii_end() == storage.boot_id().as_bytes())
 }
 
-fn prepare(storage: &Storage, header: Header, bytes: u64) -> Done {
-    match prepare_segment(storage, header, bytes) {
+fn prepare(storage: &Storage, header: Header) -> Done {
+    match prepare_segment(storage, header) {
         Ok(segment) => Done::Prepared(segment),
         Err(error) if storage.failure().is_some() => Done::Failed(error),
         Err(error) => {
@@ -186,7 +184,8 @@ pub fn preparing_name(number: u64) -> String {
 ///
 /// # Errors
 /// Of the storage; lack of space shows here. A part of it may be left under [`preparing_name`].
-pub fn prepare_segment(storage: &Storage, header: Header, bytes: u64) -> Result<Segment, StorageError> {
+pub fn prepare_segment(storage: &Storage, header: Header) -> Result<Segment, StorageError> {
+    let bytes = header.bytes;
     let name = preparing_name(header.number);
     let file = storage.open(Dir::Journal, &name, How::Replace)?;
     file.allocate(bytes)?;

@@ -6,6 +6,11 @@ use crate::frame::{
 };
 use crate::storage::{Dir, How, Storage, StorageError};
 
+/// Bytes of a segment read at a time.
+const READ_BYTES: usize = 1 << 20;
+/// No segment is longer, in bytes: a frame's length has 32 bits, and only a single large one makes a segment grow.
+const MOST_BYTES: u64 = (1 << 32) + 2 * HEADER_BYTES;
+
 /// Valid frames one after the other, without a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -35,6 +40,8 @@ pub struct Scanned {
     pub number: u64,
     /// Its header.
     pub header: HeaderCheck,
+    /// The file's length, if it is shorter than the segment was made.
+    pub cut_at: Option<u64>,
     /// Its runs of valid frames, in order.
     pub runs: Vec<Run>,
     /// Its checkpoint end frames, in order.
@@ -88,41 +95,58 @@ pub fn segments(storage: &Storage) -> Result<Vec<u64>, StorageError> {
     Ok(numbers)
 }
 
-/// Reads a whole segment.
+/// Reads a segment up to where only zeros follow, so that a file costs no more memory than what was written
+/// to it; gives its bytes and the file's length.
 ///
 /// # Errors
 /// Of the storage.
-pub fn read_segment(storage: &Storage, number: u64) -> Result<Vec<u8>, StorageError> {
+pub fn read_segment(storage: &Storage, number: u64) -> Result<(Vec<u8>, u64), StorageError> {
     let file = storage.open(Dir::Journal, &segment_name(number), How::Read)?;
-    let bytes = usize::try_from(file.stat()?.bytes).unwrap_or(usize::MAX);
-    let mut content = vec![0; bytes];
-    let got = file.read_full(0, &mut content)?;
-    content.truncate(got);
-    Ok(content)
+    let length = file.stat()?.bytes;
+    let (mut content, mut chunk) = (Vec::new(), vec![0; READ_BYTES]);
+    let zeros = vec![0; READ_BYTES];
+    let mut at = 0;
+    while (at as u64) < length.min(MOST_BYTES) {
+        let got = file.read_full(at as u64, &mut chunk)?;
+        if chunk[..got] != zeros[..got] {
+            content.resize(at, 0);
+            content.extend_from_slice(&chunk[..got]);
+        }
+        at += got;
+        if got < chunk.len() {
+            break;
+        }
+    }
+    // The last frame may itself end in zeros.
+    content.resize(at.min(content.len() + HEADER_BYTES as usize), 0);
+    Ok((content, length))
 }
 
-/// Scans one segment's bytes, calling `each` on every valid frame.
-pub fn scan(number: u64, bytes: &[u8], mut each: impl FnMut(Position, &Frame<'_>)) -> Scanned {
+/// Scans one segment's bytes, calling `each` on every valid frame. `length`: of its file, from where `bytes`
+/// end filled with zeros.
+pub fn scan(number: u64, bytes: &[u8], length: u64, mut each: impl FnMut(Position, &Frame<'_>)) -> Scanned {
     let header = Header::decode(bytes);
     let mut seen = Scanned {
         number,
         header,
+        cut_at: None,
         runs: Vec::new(),
         checkpoints: Vec::new(),
         claim: Position::NONE,
         batches: 0,
         used_end: bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at as u64 + 1),
     };
-    let HeaderCheck::Valid(Header { number: own, uuid, .. }) = header else { return seen };
+    let HeaderCheck::Valid(Header { number: own, uuid, bytes: made, .. }) = header else { return seen };
     if own != number {
         seen.header = HeaderCheck::Invalid;
         return seen;
     }
+    seen.cut_at = (length < made).then_some(length);
     let used = usize::try_from(seen.used_end).unwrap_or(usize::MAX).min(bytes.len());
     let mut at = HEADER_BYTES as usize;
     let mut run: Option<Run> = None;
     while at < used {
-        let Some((frame, length)) = frame::decode(&bytes[at..], uuid) else {
+        let Some((frame, length)) = frame::decode(&bytes[at..], uuid, at as u64) else {
             seen.runs.extend(run.take());
             at += frame::ALIGN;
             continue;
@@ -174,6 +198,9 @@ pub fn decide(segments: &[Scanned], lots_exist: bool) -> Decision {
     let mut rest = segments.iter().filter(|s| s.number >= checkpoint.begin.segment).peekable();
     let mut torn_bytes = 0;
     while let Some(segment) = rest.next() {
+        if let Some(cut) = cut(segment) {
+            return cut;
+        }
         claim = claim.max(segment.claim);
         let run = run_at(segment, at.offset);
         if hole.is_none() && run.is_none_or(|run| !run.closed) {
@@ -216,6 +243,9 @@ pub fn decide(segments: &[Scanned], lots_exist: bool) -> Decision {
     }
     // What is left belongs to a chain that a recovery had begun; it counts only once its checkpoint does.
     for segment in rest {
+        if let Some(cut) = cut(segment) {
+            return cut;
+        }
         if segment.claim > Position::NONE || segment.header == HeaderCheck::Invalid {
             let at = Position { segment: segment.number, offset: segment.runs.first().map_or(0, |r| r.end) };
             let why = "a later chain was in use, but its first checkpoint is damaged".to_owned();
@@ -223,6 +253,15 @@ pub fn decide(segments: &[Scanned], lots_exist: bool) -> Decision {
         }
     }
     Decision::Redo { checkpoint: *checkpoint, hole, torn_bytes }
+}
+
+/// A segment's file has its full length before it has its name, and is never shortened.
+fn cut(segment: &Scanned) -> Option<Decision> {
+    let at = Position { segment: segment.number, offset: segment.cut_at? };
+    let why =
+        "the file ends here, but it was longer when it was made: it was cut, and committed batches with it"
+            .to_owned();
+    Some(Decision::Damaged { at, why })
 }
 
 /// Whether every frame from the checkpoint's begin to its end is valid.
@@ -273,6 +312,9 @@ fn link(one: &Scanned, next: &Scanned) -> Link {
 }
 
 fn without_checkpoint(segments: &[Scanned], lots_exist: bool) -> Decision {
+    if let Some(cut) = segments.iter().find_map(cut) {
+        return cut;
+    }
     let damaged = segments.iter().find(|s| s.header == HeaderCheck::Invalid);
     if let Some(segment) = damaged {
         let at = Position { segment: segment.number, offset: 0 };
@@ -309,12 +351,12 @@ pub fn replay<E: From<StorageError>>(
     mut each: impl FnMut(Position, &Frame<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     for number in from.segment..=hole.segment {
-        let bytes = read_segment(storage, number)?;
+        let (bytes, _) = read_segment(storage, number)?;
         let HeaderCheck::Valid(header) = Header::decode(&bytes) else { return Ok(()) };
         let mut at = if number == from.segment { from.offset } else { HEADER_BYTES };
         while number < hole.segment || at < hole.offset {
             let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
-            let Some((frame, length)) = frame::decode(rest, header.uuid) else {
+            let Some((frame, length)) = frame::decode(rest, header.uuid, at) else {
                 let source = std::io::Error::other("a frame that was valid a moment ago no longer is");
                 let what = format!("second read of {}", Position { segment: number, offset: at });
                 return Err(StorageError { what, source }.into());

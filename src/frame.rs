@@ -7,13 +7,15 @@
 //! | frame at | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | length of the frame in bytes, prologue included, padding not |
-//! | 4 | 4 | CRC-32C over the length, the kind's 4 bytes and the segment uuid |
+//! | 4 | 4 | CRC-32C over the frame's offset in the segment (8 bytes that are not written), the length, the kind's 4 bytes and the segment uuid |
 //! | 8 | 4 | kind |
-//! | 12 | 4 | CRC-32C over the whole frame but these 4 bytes |
+//! | 12 | 4 | CRC-32C over the offset likewise and the whole frame but these 4 bytes |
 //! | 16 | 16 | uuid of the segment, so that bytes of an older file cannot pass for this one's |
 //! | 32 | 8 | lsn (0 where the kind has none) |
 //! | 40 | 8 + 8 | synced position: segment number and offset of the journal's end before the last successful `fdatasync` was called; 0, 0 for none |
 //! | 56 | | the kind's own fields |
+//!
+//! So a frame counts only at its own place of its own segment: a copy of it elsewhere is damage like any other.
 
 use std::fmt;
 
@@ -31,7 +33,7 @@ pub const END_BYTES: u64 = PROLOGUE_BYTES as u64;
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGN as u64) && PROLOGUE_BYTES.is_multiple_of(ALIGN));
 
 const MAGIC: &[u8; 8] = b"LOTLOGJ\n";
-const HEADER_FIELDS: usize = 56;
+const HEADER_FIELDS: usize = 64;
 
 /// A place in the journal. Ordered as the journal is. [`Position::NONE`] comes before all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +76,8 @@ pub struct Header {
     pub uuid: u128,
     /// Identity of the segment before it; 0 where a chain begins.
     pub previous: u128,
+    /// The file's length in bytes when it was made. It may grow for one large batch; a shorter file was cut.
+    pub bytes: u64,
 }
 
 /// What a header turned out to be.
@@ -97,6 +101,7 @@ impl Header {
         page.extend_from_slice(&self.number.to_le_bytes());
         page.extend_from_slice(&self.uuid.to_le_bytes());
         page.extend_from_slice(&self.previous.to_le_bytes());
+        page.extend_from_slice(&self.bytes.to_le_bytes());
         debug_assert_eq!(page.len(), HEADER_FIELDS);
         page.extend_from_slice(&crc32c::crc32c(&page).to_le_bytes());
         page.resize(HEADER_BYTES as usize, 0);
@@ -116,7 +121,8 @@ impl Header {
         }
         let read = |fields: &mut Fields<'_>| {
             fields.u32()?;
-            Some(Header { number: fields.u64()?, uuid: fields.u128()?, previous: fields.u128()? })
+            let (number, uuid, previous) = (fields.u64()?, fields.u128()?, fields.u128()?);
+            Some(Header { number, uuid, previous, bytes: fields.u64()? })
         };
         read(&mut fields).map_or(HeaderCheck::Invalid, HeaderCheck::Valid)
     }
@@ -231,8 +237,8 @@ pub fn batch_frame_bytes(lot: &str, session: &str, suffix: &[u8], items: &[u8]) 
     (PROLOGUE_BYTES + 16 + fields).next_multiple_of(ALIGN) as u64
 }
 
-/// Appends a frame, padded, to `out`.
-pub fn encode(frame: &Frame<'_>, segment_uuid: u128, out: &mut Vec<u8>) {
+/// Appends a frame, padded, to `out`; it will stand at `offset` of its segment.
+pub fn encode(frame: &Frame<'_>, segment_uuid: u128, offset: u64, out: &mut Vec<u8>) {
     let start = out.len();
     let kind = match &frame.content {
         Content::Batch(_) => KIND_BATCH,
@@ -282,9 +288,9 @@ pub fn encode(frame: &Frame<'_>, segment_uuid: u128, out: &mut Vec<u8>) {
     let length = out.len() - start;
     // A frame is at most a segment, and a segment is far below 4 GiB (asserted in `config`).
     out[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
-    let short = length_crc(&out[start..]);
+    let short = length_crc(&out[start..], offset);
     out[start + 4..start + 8].copy_from_slice(&short.to_le_bytes());
-    let whole = frame_crc(&out[start..]);
+    let whole = frame_crc(&out[start..], offset);
     out[start + 12..start + 16].copy_from_slice(&whole.to_le_bytes());
     out.resize(out.len().next_multiple_of(ALIGN), 0);
 }
@@ -302,34 +308,37 @@ fn put_batch(out: &mut Vec<u8>, batch: &BatchFrame<'_>) {
     put_bytes(out, batch.items);
 }
 
-fn length_crc(frame: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(&frame[..4]);
+fn length_crc(frame: &[u8], offset: u64) -> u32 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), &frame[..4]);
     crc32c::crc32c_append(crc32c::crc32c_append(crc, &frame[8..12]), &frame[16..32])
 }
 
-fn frame_crc(frame: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&frame[..12]), &frame[16..])
+fn frame_crc(frame: &[u8], offset: u64) -> u32 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&offset.to_le_bytes()), &frame[..12]);
+    crc32c::crc32c_append(crc, &frame[16..])
 }
 
 /// Length of the frame that begins at the start of `bytes`, unpadded, if its short checksum holds and it is
-/// of this segment.
-pub fn frame_length(bytes: &[u8], segment_uuid: u128) -> Option<usize> {
+/// of this place of this segment.
+fn frame_length(bytes: &[u8], segment_uuid: u128, offset: u64) -> Option<usize> {
     let prologue = bytes.get(..PROLOGUE_BYTES)?;
     let mut fields = Fields(prologue);
     let (length, crc) = (fields.u32()? as usize, fields.u32()?);
     let _kind = fields.u32()?;
     let _crc = fields.u32()?;
-    let good = fields.u128()? == segment_uuid && length >= PROLOGUE_BYTES && length_crc(prologue) == crc;
+    let good =
+        fields.u128()? == segment_uuid && length >= PROLOGUE_BYTES && length_crc(prologue, offset) == crc;
     good.then_some(length)
 }
 
-/// Decodes the frame at the start of `bytes`; gives it with its padded length. `None` if any bit is wrong.
-pub fn decode(bytes: &[u8], segment_uuid: u128) -> Option<(Frame<'_>, usize)> {
-    let length = frame_length(bytes, segment_uuid)?;
+/// Decodes the frame at the start of `bytes`, which stand at `offset` of their segment; gives it with its
+/// padded length. `None` if any bit is wrong.
+pub fn decode(bytes: &[u8], segment_uuid: u128, offset: u64) -> Option<(Frame<'_>, usize)> {
+    let length = frame_length(bytes, segment_uuid, offset)?;
     let frame = bytes.get(..length)?;
     let mut fields = Fields(&frame[8..]);
     let (kind, crc) = (fields.u32()?, fields.u32()?);
-    if frame_crc(frame) != crc {
+    if frame_crc(frame, offset) != crc {
         return None;
     }
     fields.u128()?;

@@ -78,8 +78,9 @@ impl Journal {
         number: u64,
         segment_bytes: u64,
     ) -> Result<Journal, StorageError> {
-        let header = Header { number, uuid: uuid::Uuid::new_v4().as_u128(), previous: 0 };
-        let segment = prepare_segment(&storage, header, segment_bytes)?;
+        let uuid = uuid::Uuid::new_v4().as_u128();
+        let header = Header { number, uuid, previous: 0, bytes: segment_bytes };
+        let segment = prepare_segment(&storage, header)?;
         let mut journal = Journal {
             storage: StorageRef(storage),
             lane,
@@ -182,9 +183,10 @@ impl Journal {
             return;
         }
         let (number, previous) = self.newest;
-        let header = Header { number: number + 1, uuid: uuid::Uuid::new_v4().as_u128(), previous };
+        let uuid = uuid::Uuid::new_v4().as_u128();
+        let header = Header { number: number + 1, uuid, previous, bytes: self.segment_bytes };
         self.preparing = true;
-        self.lane.submit(Job::Prepare { header, bytes: self.segment_bytes });
+        self.lane.submit(Job::Prepare { header });
     }
 
     /// Makes sure that a frame of `bytes` can be pushed, waiting for a segment under preparation. `false`:
@@ -246,7 +248,9 @@ impl Journal {
 
     fn put(&mut self, lsn: u64, content: Content<'_>) {
         let synced = if self.claims { self.synced } else { Position::NONE };
-        frame::encode(&Frame { lsn, synced, content }, self.segment.header.uuid, &mut self.buffer);
+        let offset = self.position().offset;
+        let frame = Frame { lsn, synced, content };
+        frame::encode(&frame, self.segment.header.uuid, offset, &mut self.buffer);
     }
 
     /// Closes the segment and goes on in the next.

@@ -234,8 +234,8 @@ fn prepare(storage: &Storage) -> Result<(), StorageError> {
 pub fn scan(storage: &Storage) -> Result<Vec<Scanned>, StorageError> {
     let mut scanned = Vec::new();
     for number in chain::segments(storage)? {
-        let bytes = chain::read_segment(storage, number)?;
-        scanned.push(chain::scan(number, &bytes, |_, _| {}));
+        let (bytes, length) = chain::read_segment(storage, number)?;
+        scanned.push(chain::scan(number, &bytes, length, |_, _| {}));
     }
     Ok(scanned)
 }

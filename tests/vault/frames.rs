@@ -52,12 +52,13 @@ proptest! {
     fn a_frame_reads_back_as_it_was((lsn, synced, items, suffix, text, kind) in any_frame(), uuid: u128) {
         let frame = Frame { lsn, synced, content: content(kind, &items, &suffix, &text, lsn) };
         let mut bytes = Vec::new();
-        encode(&frame, uuid, &mut bytes);
+        encode(&frame, uuid, 4096, &mut bytes);
         prop_assert_eq!(bytes.len() % ALIGN, 0);
-        let (back, length) = decode(&bytes, uuid).unwrap();
+        let (back, length) = decode(&bytes, uuid, 4096).unwrap();
         prop_assert_eq!(length, bytes.len());
         prop_assert_eq!(back, frame);
-        prop_assert!(decode(&bytes, !uuid).is_none(), "a frame of another segment");
+        prop_assert!(decode(&bytes, !uuid, 4096).is_none(), "a frame of another segment");
+        prop_assert!(decode(&bytes, uuid, 4104).is_none(), "a frame of another place");
     }
 
     #[test]
@@ -68,41 +69,42 @@ proptest! {
     ) {
         let frame = Frame { lsn, synced, content: content(kind, &items, &suffix, &text, lsn) };
         let mut bytes = Vec::new();
-        encode(&frame, 7, &mut bytes);
+        encode(&frame, 7, 4096, &mut bytes);
         let at = place.index(bytes.len());
-        prop_assert!(decode(&bytes[..at], 7).is_none(), "cut at {}", at);
+        prop_assert!(decode(&bytes[..at], 7, 4096).is_none(), "cut at {}", at);
         bytes[at] ^= flip;
-        prop_assert!(decode(&bytes, 7).is_none(), "byte {} flipped by {:#x}", at, flip);
+        prop_assert!(decode(&bytes, 7, 4096).is_none(), "byte {} flipped by {:#x}", at, flip);
     }
 
     #[test]
     fn any_bytes_decode_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..5000), uuid: u128) {
-        let _ = decode(&bytes, uuid);
+        let _ = decode(&bytes, uuid, 4096);
         let _ = Header::decode(&bytes);
-        let _ = scan(1, &bytes, |_, _| {});
+        let _ = scan(1, &bytes, 5000, |_, _| {});
     }
 
     #[test]
     fn a_flip_anywhere_in_a_segment_never_yields_a_frame_that_was_not_written(place: prop::sample::Index, flip in 1..=255u8) {
-        let header = Header { number: 1, uuid: 99, previous: 0 };
+        let header = Header { number: 1, uuid: 99, previous: 0, bytes: 4096 };
         let mut bytes = header.encode();
         for lsn in 1..6 {
             let frame = Frame { lsn, synced: Position::NONE, content: content(0, b"a\nbb\n", b"suffix\n", "lot", lsn) };
-            encode(&frame, 99, &mut bytes);
+            let offset = bytes.len() as u64;
+            encode(&frame, 99, offset, &mut bytes);
         }
         bytes.resize(bytes.len() + 512, 0);
         let mut written = Vec::new();
-        scan(1, &bytes, |_, frame| written.push(format!("{frame:?}")));
+        scan(1, &bytes, bytes.len() as u64, |_, frame| written.push(format!("{frame:?}")));
         prop_assert_eq!(written.len(), 5);
         let at = place.index(bytes.len());
         bytes[at] ^= flip;
         let mut found = Vec::new();
-        scan(1, &bytes, |_, frame| found.push(format!("{frame:?}")));
+        scan(1, &bytes, bytes.len() as u64, |_, frame| found.push(format!("{frame:?}")));
         prop_assert!(found.iter().all(|frame| written.contains(frame)));
-        // The header's fields are its first 60 bytes; the rest of its page is not looked at.
+        // The header's fields are its first 68 bytes; the rest of its page is not looked at.
         let expected = match at {
-            0..60 => 0,
-            60..4096 => 5,
+            0..68 => 0,
+            68..4096 => 5,
             _ if at < bytes.len() - 512 => 4,
             _ => 5,
         };
@@ -112,7 +114,7 @@ proptest! {
 
 #[test]
 fn headers_say_what_they_are() {
-    let header = Header { number: 3, uuid: 5, previous: 4 };
+    let header = Header { number: 3, uuid: 5, previous: 4, bytes: 8192 };
     let mut page = header.encode();
     assert_eq!(page.len() as u64, HEADER_BYTES);
     assert_eq!(Header::decode(&page), HeaderCheck::Valid(header));
@@ -120,8 +122,8 @@ fn headers_say_what_they_are() {
     assert_eq!(Header::decode(&page), HeaderCheck::Invalid);
     let mut newer = header.encode();
     newer[8] = 9;
-    let crc = crc32c::crc32c(&newer[..56]).to_le_bytes();
-    newer[56..60].copy_from_slice(&crc);
+    let crc = crc32c::crc32c(&newer[..64]).to_le_bytes();
+    newer[64..68].copy_from_slice(&crc);
     assert_eq!(Header::decode(&newer), HeaderCheck::Newer(9));
     assert_eq!(segment_number(&segment_name(0x1f)), Some(0x1f));
     for other in ["", "1.wal", "0000000000000000.wal", "000000000000001F.wal", "0000000000000001.new"] {
@@ -148,7 +150,7 @@ fn scanned(number: u64, kind: Kind) -> Scanned {
     let previous = if kind.link == 1 { 0 } else { u128::from(number) - 1 + 100 };
     let header = match kind.link {
         2 => HeaderCheck::Invalid,
-        _ => HeaderCheck::Valid(Header { number, uuid: u128::from(number) + 100, previous }),
+        _ => HeaderCheck::Valid(Header { number, uuid: u128::from(number) + 100, previous, bytes: 6000 }),
     };
     let (first, end) = (Run { start: HEADER_BYTES, end: 5000, closed: false }, 6000);
     let runs = match (header, kind.holed) {
@@ -161,6 +163,7 @@ fn scanned(number: u64, kind: Kind) -> Scanned {
     Scanned {
         number,
         header,
+        cut_at: None,
         runs,
         checkpoints: if kind.checkpoint && valid {
             vec![Checkpoint { id: u128::from(number), begin: at(HEADER_BYTES), end: at(4500) }]
