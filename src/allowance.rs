@@ -1,12 +1,11 @@
-//! How much one connection may hold of the bytes in flight: shares of the budget, and the pass that lets one
+//! How much one connection may hold of the bytes in flight: its shares of the budget, and the pass that lets one
 //! connection at a time finish its line whatever the budget says. Knows neither sockets nor lines' content.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::budget::{Budget, Held, Pass, PassOffice, Share};
 use crate::config::FREE_LINE_BYTES;
-use crate::queue::{Budget, Share};
 
 /// Most bytes read at once.
 pub const READ_CHUNK_BYTES: usize = 64 << 10;
@@ -14,48 +13,10 @@ pub const READ_CHUNK_BYTES: usize = 64 << 10;
 const SMALL_CHUNK_BYTES: usize = 4 << 10;
 /// Unfinished lines leave one part in so many of the budget to whole ones.
 const KEPT_FOR_WHOLE_LINES: usize = 4;
-/// What one batch or request takes beside its text, in bytes.
-const REQUEST_BYTES: usize = 512;
 /// A connection that waits for the budget looks again after this time, so that no lost wake-up can hold it up.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 const _: () = assert!(SMALL_CHUNK_BYTES <= READ_CHUNK_BYTES && FREE_LINE_BYTES <= READ_CHUNK_BYTES);
-
-/// The one pass of a daemon.
-#[derive(Debug, Default)]
-pub struct PassOffice(Arc<AtomicBool>);
-
-/// The right to finish one line outside the budget, so that its holder takes nothing from whole lines however
-/// long it takes; given back when dropped.
-#[derive(Debug)]
-pub struct Pass {
-    taken: Arc<AtomicBool>,
-    budget: Arc<Budget>,
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        self.taken.store(false, Ordering::Release);
-        self.budget.wake_next();
-    }
-}
-
-/// What a submitted request holds until its reply is made.
-#[derive(Debug)]
-pub struct Held {
-    pass: Option<Pass>,
-    share: Share,
-}
-
-impl Held {
-    /// Holds `text_bytes` and what a request takes beside, whatever the budget says: the growth of a line as
-    /// it is normalised is bounded, and the line itself was let in.
-    pub fn hold(&mut self, text_bytes: usize) {
-        if self.pass.is_none() {
-            self.share.resize(text_bytes + REQUEST_BYTES);
-        }
-    }
-}
 
 /// Leave to read once.
 #[derive(Debug)]
@@ -139,7 +100,7 @@ impl Allowance {
             None => return None,
         };
         self.fed();
-        Some(Held { pass: self.pass.take(), share })
+        Some(Held::new(self.pass.take(), share))
     }
 
     /// Charges what the inbox holds now.
@@ -161,8 +122,8 @@ impl Allowance {
     }
 
     fn claim_pass(&mut self) -> bool {
-        if self.pass.is_none() && !self.office.0.swap(true, Ordering::Acquire) {
-            self.pass = Some(Pass { taken: self.office.0.clone(), budget: self.budget.clone() });
+        if self.pass.is_none() {
+            self.pass = self.office.claim(&self.budget);
         }
         self.starved = self.pass.is_none();
         !self.starved

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::allowance::{Allowance, READ_CHUNK_BYTES};
 use crate::batch::{Code, Outcome, Refusal};
+use crate::budget::Held;
 use crate::front::Front;
 use crate::inbox::Inbox;
 use crate::patience::{LineClock, ReplyClock};
@@ -28,6 +29,8 @@ const LONG_LINE_BYTES: usize = 64 << 10;
 const STATUS_LINE_BYTES: usize = 256;
 /// What is read for the last time when a drain begins, so that it can be refused by name.
 const LAST_READ_BYTES: usize = 256 << 10;
+/// What the kernel keeps of a connection's unread replies, doubled by it for its own needs (socket(7)).
+const SEND_BUFFER_BYTES: usize = 16 << 10;
 /// After a fatal reply the peer's further input is discarded for this long, so that it can read the reply.
 const LINGER: Duration = Duration::from_secs(1);
 /// ... and at most so much of it.
@@ -64,6 +67,8 @@ struct Connection {
 
 /// Serves one connection to its end.
 pub async fn serve(stream: UnixStream, front: Arc<Front>, sender: Sender, drain: CancellationToken) {
+    // Replies are small; by default a deaf peer would take some 200 KiB. Without it nothing is wrong.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
     let mut connection = Connection {
         allowance: Allowance::new(&front.budget, &front.passes),
         line_clock: LineClock::new(front.limits.line_timeout),
@@ -137,6 +142,7 @@ impl Connection {
             && !self.replies.is_cut()
             && self.sending.is_none()
             && self.replies.in_flight() < self.front.limits.max_requests_in_flight
+            && self.replies.have_room()
     }
 
     /// Whether a whole line is there and may come in, the budget aside.
@@ -261,7 +267,7 @@ impl Connection {
     }
 
     /// Decodes the first line and submits or answers it.
-    fn carry_out(&mut self, mut held: crate::allowance::Held, now: Instant) {
+    fn carry_out(&mut self, mut held: Held, now: Instant) {
         let (limits, ack) = (&self.front.limits, self.front.durability);
         let line = self.inbox.line();
         let decoded = if line.len() > LONG_LINE_BYTES {
@@ -276,15 +282,16 @@ impl Connection {
             Ok(Request::Sync) if self.draining => self.refuse(None, &shutting_down()),
             Ok(Request::Log(log)) if self.draining => self.refuse(log.echo.seq, &shutting_down()),
             Ok(Request::Sync) => {
-                self.replies.push_awaited(Awaited { echo: None, since: now, held });
-                self.submit(Submission::Sync(self.mailbox.ticket(slot)));
+                held.hold(0);
+                self.replies.push_awaited(Awaited { echo: None, since: now });
+                self.submit(Submission::Sync(self.mailbox.ticket(slot).holding(held)));
             }
             Ok(Request::Log(log)) => match log.batch {
                 None => self.replies.push(protocol::empty_reply(&log.echo)),
                 Some(batch) => {
-                    held.hold(batch.body.items.len() + batch.body.suffix.len());
-                    self.replies.push_awaited(Awaited { echo: Some(log.echo), since: now, held });
-                    self.submit(Submission::Batch(batch, self.mailbox.ticket(slot)));
+                    held.hold(batch.body.items.len() + batch.body.suffix.len() + log.echo.reply_bytes());
+                    self.replies.push_awaited(Awaited { echo: Some(log.echo), since: now });
+                    self.submit(Submission::Batch(batch, self.mailbox.ticket(slot).holding(held)));
                 }
             },
         }
@@ -341,9 +348,12 @@ impl Connection {
         let status = || {
             status_reply(&front.metrics, front.durability, &front.data_dir, front.budget.used_bytes(), now)
         };
-        self.replies.advance(status);
         let mut progress = false;
-        while !self.replies.output().is_empty() {
+        loop {
+            self.replies.advance(status);
+            if self.replies.output().is_empty() {
+                break;
+            }
             match self.stream.try_write(self.replies.output()) {
                 Ok(sent) => {
                     progress |= sent > 0;

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
-use crate::allowance::PassOffice;
 use crate::batch::{Code, Durability, Refusal};
+use crate::budget::{Budget, PassOffice};
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
-use crate::queue::Budget;
 
 /// Connections that are being told no, or why they end, at one time; further ones are just closed.
 const LINGERING: usize = 64;

@@ -34,7 +34,7 @@
 //! | [`item`], [`context`], [`record`], [`tally`] | the record: its two halves, composing its lines, and what of a request was not stored |
 //! | [`server`], [`door`], [`front`] | accepting and draining; the socket file; what connections share and who may connect |
 //! | [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`] | one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page |
-//! | [`queue`] | the hatch: submissions, tickets, the budget of bytes in flight |
+//! | [`queue`], [`budget`] | the hatch: submissions and tickets; the bytes in flight |
 //! | [`vault`], [`writer`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; into the lot files; checkpoints; clock and space |
 //! | [`sessions`] | what each session stored last |
 //! | [`frame`], [`journal`], [`chain`] | journal bytes; writing them; reading them back and deciding what they mean |
@@ -59,6 +59,7 @@ pub mod allowance;
 pub mod apply;
 pub mod background;
 pub mod batch;
+pub mod budget;
 pub mod chain;
 pub mod check;
 pub mod checkpoint;

@@ -50,6 +50,16 @@ pub struct Echo {
     pub overridden: Vec<&'static str>,
 }
 
+impl Echo {
+    /// About what the good reply takes, from above, in bytes.
+    pub fn reply_bytes(&self) -> usize {
+        // An escaped byte of a name takes up to six; a count has up to 20 digits.
+        let dropped = self.dropped.keys().map(|name| 6 * name.len() + 24).sum::<usize>();
+        let overridden = self.overridden.iter().map(|key| key.len() + 3).sum::<usize>();
+        self.lot.as_json().len() + dropped + overridden + 160
+    }
+}
+
 /// A request that was refused while it was decoded, with its sequence number if one could be read.
 #[derive(Debug)]
 pub struct Rejected {

@@ -1,13 +1,14 @@
 //! The hatch between front and vault: a bounded channel of submissions, each with a ticket that is answered
-//! exactly once, and the budget of bytes in flight. Knows neither sockets nor files.
+//! exactly once and holds its bytes of the budget until then. Knows neither sockets nor files.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use crate::batch::{Batch, Code, Outcome, Refusal};
+use crate::budget::Held;
 
 /// Most submissions waiting in the queue.
 pub const QUEUE_SUBMISSIONS: usize = 1024;
@@ -47,7 +48,7 @@ impl Mailbox {
 
     /// A ticket that puts its answer here under `slot`.
     pub fn ticket(self: &Arc<Self>, slot: u64) -> Ticket {
-        Ticket { mailbox: Some(self.clone()), slot, taken: false }
+        Ticket { mailbox: Some(self.clone()), slot, taken: false, held: None }
     }
 
     /// Waits until an answer may have arrived. Cancel safe.
@@ -77,12 +78,20 @@ pub struct Ticket {
     mailbox: Option<Arc<Mailbox>>,
     slot: u64,
     taken: bool,
+    /// What the submission holds of the budget, whatever becomes of its connection.
+    held: Option<Held>,
 }
 
 impl Ticket {
     /// A ticket whose answer nobody reads.
     pub fn unread() -> Ticket {
-        Ticket { mailbox: None, slot: 0, taken: false }
+        Ticket { mailbox: None, slot: 0, taken: false, held: None }
+    }
+
+    /// The ticket, holding this of the budget until it is answered.
+    pub fn holding(mut self, held: Held) -> Ticket {
+        self.held = Some(held);
+        self
     }
 
     /// From here on the batch's bytes may be in the journal: nobody may say that it was not stored.
@@ -92,6 +101,8 @@ impl Ticket {
 
     /// Answers the submission.
     pub fn answer(mut self, outcome: Outcome) {
+        // First: who has the reply may count on the room.
+        self.held = None;
         if let Some(mailbox) = self.mailbox.take() {
             mailbox.put(self.slot, outcome);
         }
@@ -100,6 +111,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.held = None;
         if let Some(mailbox) = self.mailbox.take() {
             let outcome = if self.taken {
                 Outcome::Unknown
@@ -253,92 +265,6 @@ pub fn queue() -> (Sender, Receiver) {
     (Sender { channel: sender, leftovers, closed: closed.clone() }, Receiver { channel: receiver, closed })
 }
 
-/// The budget of bytes in flight over all connections: a counter with a limit and a bell.
-#[derive(Debug)]
-pub struct Budget {
-    limit_bytes: usize,
-    used_bytes: AtomicUsize,
-    freed: Notify,
-}
-
-impl Budget {
-    /// A budget of `limit_bytes`.
-    pub fn new(limit_bytes: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit_bytes, used_bytes: AtomicUsize::new(0), freed: Notify::new() })
-    }
-
-    /// Bytes in use now.
-    pub fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The limit.
-    pub fn limit_bytes(&self) -> usize {
-        self.limit_bytes
-    }
-
-    /// Takes `bytes` if they fit under the limit less `keep_free`.
-    pub fn try_take(self: &Arc<Self>, bytes: usize, keep_free: usize) -> Option<Share> {
-        let roof = self.limit_bytes.saturating_sub(keep_free);
-        self.used_bytes
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= roof)
-            })
-            .ok()?;
-        Some(Share { budget: self.clone(), bytes })
-    }
-
-    /// Takes `bytes` whatever the limit says: for the one connection that may always finish its line, and
-    /// for the growth of a line as it is normalised.
-    pub fn take(self: &Arc<Self>, bytes: usize) -> Share {
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Share { budget: self.clone(), bytes }
-    }
-
-    /// Waits until bytes have been given back, at most `patience`. Check again afterwards, either way; who
-    /// then got bytes calls [`Budget::wake_next`], because what was given back wakes one only.
-    pub async fn freed(&self, patience: Duration) {
-        let _ = tokio::time::timeout(patience, self.freed.notified()).await;
-    }
-
-    /// Wakes one more of those who wait: there may be bytes left for it.
-    pub fn wake_next(&self) {
-        self.freed.notify_one();
-    }
-}
-
-/// Bytes taken from a [`Budget`]; given back when dropped.
-#[derive(Debug)]
-pub struct Share {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Share {
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Gives back all but `bytes`; grows, whatever the limit says, if it holds less.
-    pub fn resize(&mut self, bytes: usize) {
-        if bytes < self.bytes {
-            self.budget.used_bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
-            // One, not all: with thousands waiting, each reply would wake them all.
-            self.budget.freed.notify_one();
-        } else {
-            self.budget.used_bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
-        }
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.resize(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,19 +296,5 @@ mod tests {
         let (sender, receiver) = queue();
         drop(sender);
         assert!(matches!(receiver.next_group(None), Next::Closed));
-    }
-
-    #[test]
-    fn a_budget_keeps_its_limit_and_gets_back_what_was_taken() {
-        let budget = Budget::new(100);
-        let share = budget.try_take(60, 0).unwrap();
-        assert!(budget.try_take(41, 0).is_none());
-        assert!(budget.try_take(20, 25).is_none());
-        let mut over = budget.take(60);
-        assert_eq!(budget.used_bytes(), 120);
-        over.resize(10);
-        assert_eq!(budget.used_bytes(), 70);
-        drop((share, over));
-        assert_eq!(budget.used_bytes(), 0);
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::allowance::Held;
 use crate::batch::{Code, Outcome};
 use crate::metrics::Metrics;
 use crate::protocol::{self, Echo};
@@ -14,6 +13,13 @@ const KEEP_BYTES: usize = 1 << 10;
 /// ... and room for so many replies.
 const KEEP_SLOTS: usize = 16;
 
+/// Replies go to the output while it holds less than this: what lies unread of `status` is not even made.
+const OUTPUT_BYTES: usize = 16 << 10;
+/// What a usual reply takes at most: so much of each is bounded by the number of requests in flight.
+const USUAL_REPLY_BYTES: usize = 256;
+/// Beyond that, all unsent replies of a connection take no more than this and one reply.
+const UNUSUAL_BYTES: usize = 16 << 10;
+
 /// A submitted request whose answer is awaited.
 #[derive(Debug)]
 pub struct Awaited {
@@ -21,8 +27,6 @@ pub struct Awaited {
     pub echo: Option<Echo>,
     /// When its line was whole.
     pub since: Instant,
-    /// What it holds of the bytes in flight, until its reply is made.
-    pub held: Held,
 }
 
 #[derive(Debug)]
@@ -35,6 +39,21 @@ enum Slot {
     Cut,
 }
 
+impl Slot {
+    /// What its reply takes beyond a usual one; `status` is made only when it can be sent.
+    fn unusual_bytes(&self) -> usize {
+        match self {
+            Slot::Ready(reply) => unusual(reply.len()),
+            Slot::Awaited(awaited) => awaited.echo.as_ref().map_or(0, |echo| unusual(echo.reply_bytes())),
+            Slot::Status | Slot::Cut => 0,
+        }
+    }
+}
+
+fn unusual(reply_bytes: usize) -> usize {
+    reply_bytes.saturating_sub(USUAL_REPLY_BYTES)
+}
+
 /// Replies in request order: slots that are ready or awaited, and the bytes that are next to be sent.
 #[derive(Debug, Default)]
 pub struct Replies {
@@ -42,6 +61,8 @@ pub struct Replies {
     /// Number of the first slot.
     first: u64,
     awaited: usize,
+    /// Sum of [`Slot::unusual_bytes`].
+    unusual_bytes: usize,
     output: Vec<u8>,
     sent_bytes: usize,
     /// Replies in `output`.
@@ -53,6 +74,11 @@ impl Replies {
     /// Requests whose replies are not wholly sent.
     pub fn in_flight(&self) -> usize {
         self.slots.len() + self.unsent
+    }
+
+    /// Whether one more request may come in as far as the size of replies goes.
+    pub fn have_room(&self) -> bool {
+        self.unusual_bytes + self.output.len() < UNUSUAL_BYTES + OUTPUT_BYTES
     }
 
     /// Requests whose answers are awaited.
@@ -67,18 +93,23 @@ impl Replies {
 
     /// Appends a reply that is ready.
     pub fn push(&mut self, reply: Vec<u8>) {
-        self.slots.push_back(Slot::Ready(reply));
+        self.push_slot(Slot::Ready(reply));
     }
 
     /// Appends the reply to a `status` request.
     pub fn push_status(&mut self) {
-        self.slots.push_back(Slot::Status);
+        self.push_slot(Slot::Status);
     }
 
     /// Appends a request whose answer is awaited.
     pub fn push_awaited(&mut self, awaited: Awaited) {
         self.awaited += 1;
-        self.slots.push_back(Slot::Awaited(Box::new(awaited)));
+        self.push_slot(Slot::Awaited(Box::new(awaited)));
+    }
+
+    fn push_slot(&mut self, slot: Slot) {
+        self.unusual_bytes += slot.unusual_bytes();
+        self.slots.push_back(slot);
     }
 
     /// Takes the answer for `slot`; gives the code of a refusal. An answer that nobody awaits is ignored.
@@ -90,8 +121,9 @@ impl Replies {
             None => protocol::sync_reply(outcome),
         };
         metrics.ack_seconds.record(now.saturating_duration_since(awaited.since), now);
-        // The slot's hold on the bytes in flight ends here.
-        self.slots[at] = reply.map_or(Slot::Cut, Slot::Ready);
+        let answered = reply.map_or(Slot::Cut, Slot::Ready);
+        self.unusual_bytes += answered.unusual_bytes();
+        self.unusual_bytes -= std::mem::replace(&mut self.slots[at], answered).unusual_bytes();
         self.awaited -= 1;
         match outcome {
             Outcome::Refused(refusal) => Some(refusal.code),
@@ -99,19 +131,17 @@ impl Replies {
         }
     }
 
-    /// Moves every reply whose turn has come to the output.
+    /// Moves replies whose turn has come to the output, as long as it is short.
     pub fn advance(&mut self, mut status: impl FnMut() -> Vec<u8>) {
         while !self.cut
-            && let Some(slot) = self.slots.pop_front()
+            && self.output.len() < OUTPUT_BYTES
+            && let Some(slot) = self.slots.pop_front_if(|slot| !matches!(slot, Slot::Awaited(_)))
         {
+            self.unusual_bytes -= slot.unusual_bytes();
             let reply = match slot {
                 Slot::Ready(reply) => reply,
                 Slot::Status => status(),
-                Slot::Awaited(_) => {
-                    self.slots.push_front(slot);
-                    break;
-                }
-                Slot::Cut => {
+                Slot::Awaited(_) | Slot::Cut => {
                     self.cut = true;
                     break;
                 }

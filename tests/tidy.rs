@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// A room imports only from rooms of a lower rank.
 const RANKS: &[&[&str]] = &[
-    &["batch", "door", "frame", "inbox", "number", "places", "shutdown", "text", "token", "units"],
+    &["batch", "budget", "door", "frame", "inbox", "number", "places", "shutdown", "text", "token", "units"],
     &["client", "config", "metrics", "queue", "scan", "sessions", "tally"],
     &["allowance", "ownlog", "patience", "record", "session", "settings", "status", "storage", "systemd"],
     &["background", "chain", "context", "disk", "item", "load", "lots", "quarantine", "rebase"],
