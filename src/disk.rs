@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Advice, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 
@@ -15,6 +16,11 @@ const FILE_MODE: u32 = 0o640;
 /// Mode of every directory under DATA, whatever the umask.
 const DIR_MODE: u32 = 0o750;
 
+/// So often a lock is tried that somebody else holds.
+const LOCK_TRIES: u32 = 10;
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// DATA on a real disk, held by this process.
 #[derive(Debug)]
 pub struct RealDisk {
@@ -22,8 +28,8 @@ pub struct RealDisk {
     lots: OwnedFd,
     journal: OwnedFd,
     quarantine: OwnedFd,
-    /// Holds the lock for as long as it is open.
-    _lock: Option<fs::File>,
+    /// Hold the locks for as long as they are open.
+    _locks: Option<(fs::File, fs::File)>,
 }
 
 /// Why DATA could not be taken.
@@ -62,22 +68,32 @@ impl RealDisk {
             move |source| TakeError::Io { path, source }
         };
         make_dirs(path).map_err(io_error(path))?;
+        let held = |error: io::Error, at: &Path| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                let pid = fs::read_to_string(path.join("lock")).unwrap_or_default();
+                let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_owned();
+                TakeError::Held { path: path.to_owned(), pid }
+            }
+            _ => TakeError::Io { path: at.to_owned(), source: error },
+        };
+        // The directory too: somebody may remove the lock file, and a new one would be another lock.
+        let data = fs::File::open(path).map_err(io_error(path))?;
+        match hold(&data) {
+            // Not every file system locks directories.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(held(error, path)),
+            _ => {}
+        }
         let lock_path = path.join("lock");
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let lock = fs::OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
+            .custom_flags(flags)
             .open(&lock_path)
             .map_err(io_error(&lock_path))?;
-        if let Err(e) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if e == rustix::io::Errno::WOULDBLOCK {
-                let pid = fs::read_to_string(&lock_path).unwrap_or_default();
-                let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_owned();
-                return Err(TakeError::Held { path: path.to_owned(), pid });
-            }
-            return Err(io_error(&lock_path)(e.into()));
-        }
+        hold(&lock).map_err(|error| held(error, &lock_path))?;
         // The pid is a courtesy for the message above; the lock is what counts.
         let _ = lock.set_permissions(fs::Permissions::from_mode(FILE_MODE));
         let _ = lock
@@ -87,7 +103,7 @@ impl RealDisk {
             make_dirs(&path.join(name)).map_err(io_error(&path.join(name)))?;
         }
         let mut disk = RealDisk::look(path)?;
-        disk._lock = Some(lock);
+        disk._locks = Some((data, lock));
         Ok(disk)
     }
 
@@ -107,7 +123,7 @@ impl RealDisk {
             lots: open(&path.join("lots"))?,
             journal: open(&path.join("journal"))?,
             quarantine,
-            _lock: None,
+            _locks: None,
         })
     }
 
@@ -118,6 +134,18 @@ impl RealDisk {
             Dir::Journal => &self.journal,
             Dir::Quarantine => &self.quarantine,
         }
+    }
+}
+
+/// Locks a file for this process, or says `WouldBlock`. Tries for a moment: `lotlog verify` looks at the lock too.
+fn hold(file: &fs::File) -> io::Result<()> {
+    let mut tries = LOCK_TRIES;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if tries > 1 => std::thread::sleep(LOCK_PAUSE),
+            result => return Ok(result?),
+        }
+        tries -= 1;
     }
 }
 

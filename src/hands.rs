@@ -1,11 +1,16 @@
-//! Other hands: looking at a lot file before it is used, and taking it as it is when somebody else has changed
-//! it. Part of `lots`; never overwrites what it finds.
+//! Other hands: looking at a lot file before it is used and after each append, and taking it as it is when
+//! somebody else has changed it. Part of `lots`; never overwrites what it finds.
 
 use std::io;
 
 use crate::lots::{Look, Lot, Lots, SetAside, Trouble, file_name, fresh_name};
-use crate::quarantine;
+use crate::quarantine::{self, Piece};
 use crate::storage::{Dir, File, How, StorageError};
+
+/// How far back an append is searched for among what somebody else wrote at the same moment, in bytes.
+const MIXED_BYTES: u64 = 1 << 20;
+/// So often an append is mended into which somebody else keeps writing.
+const MIXED_ROUNDS: usize = 8;
 
 impl Lots {
     /// Opens the lot if need be and compares it with what is known of it.
@@ -23,9 +28,30 @@ impl Lots {
         let Some(slot) = self.slot_mut(lot) else { return self.meet(stem) };
         slot.recent = true;
         if slot.file.is_some() {
-            return Ok(self.compare(lot).map_or(Look::Ready(lot), |why| Look::Changed(lot, why)));
+            let why = self.compare(lot).or_else(|| self.compare_name(lot));
+            return Ok(why.map_or(Look::Ready(lot), |why| Look::Changed(lot, why)));
         }
         self.reopen(lot)
+    }
+
+    /// Whether another file has the name of an open one. Where the name is gone, the renamed file goes on until
+    /// SIGHUP: so rotation works without a moment that counts.
+    fn compare_name(&mut self, lot: Lot) -> Option<String> {
+        let slot = self.slot(lot)?;
+        let id = slot.id?;
+        // Where the question itself fails, the file that is open is still the right one as far as known.
+        let there = self.storage.0.stat(Dir::Lots, &file_name(&slot.stem)).ok()?;
+        let renamed = there.is_none();
+        if renamed && !slot.renamed {
+            tracing::warn!(
+                lot = &*slot.stem,
+                "a lot file was renamed or its directory replaced: its records go on in the renamed file until SIGHUP"
+            );
+        }
+        if let Some(slot) = self.slot_mut(lot) {
+            slot.renamed = renamed;
+        }
+        there.filter(|stat| stat.id != id).map(|_| "another file has its name".to_owned())
     }
 
     /// Whether somebody else has changed an open file, and how.
@@ -34,6 +60,7 @@ impl Lots {
         match slot.file.as_ref()?.stat() {
             Err(error) => Some(error.to_string()),
             Ok(stat) if stat.links == 0 => Some("it was deleted".to_owned()),
+            Ok(_) if slot.mixed => Some("somebody else wrote into it at the same moment".to_owned()),
             Ok(stat) if stat.bytes != slot.bytes => {
                 Some(format!("it has {} bytes where lotlogd left {}", stat.bytes, slot.bytes))
             }
@@ -58,7 +85,7 @@ impl Lots {
         let why = match id {
             None => Some("somebody else made it".to_owned()),
             Some(id) if id != stat.id => Some("another file has its name".to_owned()),
-            Some(_) if stat.bytes != bytes => {
+            Some(_) if stat.bytes != bytes || self.slot(lot).is_some_and(|slot| slot.mixed) => {
                 Some(format!("it has {} bytes where lotlogd left {bytes}", stat.bytes))
             }
             Some(_) => None,
@@ -116,8 +143,11 @@ impl Lots {
     /// has the batch.
     fn make_fresh(&mut self, lot: Lot) -> Result<Look, StorageError> {
         self.make_room();
-        let name = fresh_name(self.stem(lot));
-        self.storage.0.unlink(Dir::Lots, &name)?;
+        let stem = self.stem(lot).to_owned();
+        if let Err(error) = self.clear_fresh(&stem) {
+            return self.refuse(error);
+        }
+        let name = fresh_name(&stem);
         match self.storage.0.open(Dir::Lots, &name, How::CreateAppend) {
             Ok(file) => {
                 self.hold(lot, file);
@@ -140,6 +170,50 @@ impl Lots {
             }
         }
         self.compare(lot).map_or(Ok(()), |why| Err(Trouble::Changed(why)))
+    }
+
+    /// Looks at an open lot again after whole lines were appended. What somebody else wrote between two looks
+    /// may stand before them, without an end: then they are taken back, that end is set aside, and they are
+    /// written again. The next look finds the lot changed.
+    pub(crate) fn made_sure(&mut self, lot: Lot, mut lines: &[u8]) -> Result<(), Trouble> {
+        let Some(slot) = self.slot(lot) else { return Ok(()) };
+        let (Some(file), expected, stem) = (slot.file.clone(), slot.bytes, slot.stem.clone()) else {
+            return Ok(());
+        };
+        for _ in 0..MIXED_ROUNDS {
+            let stat = file.stat().map_err(Trouble::Write)?;
+            let mixed = self.slot(lot).is_some_and(|slot| slot.mixed);
+            if stat.links == 0 {
+                return Err(Trouble::Changed("it was deleted".to_owned()));
+            }
+            if stat.bytes == expected && !mixed {
+                return Ok(());
+            }
+            if let Some(slot) = self.slot_mut(lot) {
+                slot.mixed = true;
+            }
+            let from = stat.bytes.saturating_sub(lines.len() as u64 + MIXED_BYTES);
+            let mut there = vec![0; usize::try_from(stat.bytes - from).unwrap_or(usize::MAX)];
+            let got = file.read_full(from, &mut there).map_err(Trouble::Write)?;
+            there.truncate(got);
+            let found = memchr::memmem::rfind(&there, lines);
+            match found {
+                Some(at) if from + at as u64 == 0 || (at > 0 && there[at - 1] == b'\n') => return Ok(()),
+                Some(at) if at + lines.len() == there.len() => {
+                    file.truncate(from + at as u64).map_err(Trouble::Write)?;
+                }
+                // Somebody else's bytes stand on both sides: the first line, which cannot be read, is written again.
+                Some(_) => lines = &lines[..memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1)],
+                None => {}
+            }
+            self.without_loose_end(&stem, &file).map_err(Trouble::Write)?;
+            file.write_all(0, lines).map_err(|(_, error)| Trouble::Write(error))?;
+        }
+        tracing::error!(
+            lot = &*stem,
+            "somebody else keeps writing into a lot file: records of lotlogd may stand behind bytes of theirs on one line"
+        );
+        Ok(())
     }
 
     /// Remembers a lot whose file cannot be opened, with batches on their way to it from `offset` on.
@@ -168,9 +242,8 @@ impl Lots {
         if stat.bytes > bytes {
             let why =
                 "It may be a part of batches that could not be written whole; they follow in the lot file.";
-            let copy = quarantine::set_aside(&self.storage.0, &stem, &file, bytes, stat.bytes, why)?;
+            self.aside(&stem, &file_name(&stem), &file, (bytes, stat.bytes), why)?;
             file.truncate(bytes)?;
-            self.set_aside.push(SetAside { stem: stem.to_string(), copy, bytes: stat.bytes - bytes });
         }
         if let Some(slot) = self.slot_mut(lot) {
             slot.stranded = false;
@@ -199,6 +272,7 @@ impl Lots {
         let evict = file.filter(|_| slot.dirty);
         slot.dirty = false;
         slot.stranded = false;
+        slot.mixed = false;
         slot.id = None;
         (slot.bytes, slot.planned) = (0, 0);
         self.evicted.extend(evict);
@@ -228,10 +302,34 @@ impl Lots {
         let end = quarantine::last_line_end(file, bytes)?;
         if end < bytes {
             let why = "It was a line without an end, so the next record would have been glued to it.";
-            let copy = quarantine::set_aside(&self.storage.0, stem, file, end, bytes, why)?;
+            self.aside(stem, &file_name(stem), file, (end, bytes), why)?;
             file.truncate(end)?;
-            self.set_aside.push(SetAside { stem: stem.to_owned(), copy, bytes: bytes - end });
         }
         Ok(end)
+    }
+
+    fn aside(
+        &mut self,
+        stem: &str,
+        name: &str,
+        file: &File,
+        (from, to): (u64, u64),
+        why: &str,
+    ) -> Result<(), StorageError> {
+        let piece = Piece { stem, name, file, from, to, why, wall_micros: self.wall_micros };
+        let copy = quarantine::set_aside(&self.storage.0, piece)?;
+        self.set_aside.push(SetAside { stem: stem.to_owned(), copy, bytes: to - from });
+        Ok(())
+    }
+
+    /// Removes what has the name of an unfinished lot file. One of ours is empty.
+    fn clear_fresh(&mut self, stem: &str) -> Result<(), StorageError> {
+        let name = fresh_name(stem);
+        if self.storage.0.stat(Dir::Lots, &name)?.is_some_and(|stat| stat.bytes > 0 || !stat.regular) {
+            let file = self.storage.0.open(Dir::Lots, &name, How::Read)?;
+            let bytes = file.stat()?.bytes;
+            self.aside(stem, &name, &file, (0, bytes), quarantine::TOOK_A_FRESH_NAME)?;
+        }
+        self.storage.0.unlink(Dir::Lots, &name)
     }
 }

@@ -38,6 +38,10 @@ pub(crate) struct Slot {
     pub(crate) round: u64,
     /// Recovery could not write it: what stands behind `bytes` may be a part of what is on its way.
     pub(crate) stranded: bool,
+    /// Somebody else wrote into it while lotlogd did: the lengths are no longer what they should be.
+    pub(crate) mixed: bool,
+    /// It was said that its name is gone.
+    pub(crate) renamed: bool,
 }
 
 /// What looking at a lot found.
@@ -90,6 +94,8 @@ pub struct Lots {
     names_made: bool,
     round: u64,
     pub(crate) set_aside: Vec<SetAside>,
+    /// The wall clock as it was last told, for notes.
+    pub(crate) wall_micros: i64,
 }
 
 pub(crate) struct StorageRef(pub(crate) Storage);
@@ -123,6 +129,7 @@ impl Lots {
             names_made: false,
             round: 0,
             set_aside: Vec::new(),
+            wall_micros: 0,
         }
     }
 
@@ -149,6 +156,11 @@ impl Lots {
     /// A group that names more lots than this would evict its own.
     pub fn most_lots_in_group(&self) -> usize {
         (self.most_open / 2).max(1)
+    }
+
+    /// Tells the time, for the notes of what is set aside.
+    pub fn note_time(&mut self, wall_micros: i64) {
+        self.wall_micros = wall_micros;
     }
 
     /// What was set aside since the last call.
@@ -180,6 +192,8 @@ impl Lots {
             recent: true,
             round: self.round,
             stranded: false,
+            mixed: false,
+            renamed: false,
         };
         let lot = match self.vacant.pop() {
             Some(at) => {
@@ -251,10 +265,11 @@ impl Lots {
         self.slot(lot).map_or(0, |slot| slot.bytes)
     }
 
-    /// Appends bytes that [`Lots::plan`] has reserved.
+    /// Appends whole lines for which [`Lots::plan`] has reserved the place, and makes sure that they got there.
     ///
     /// # Errors
-    /// [`Trouble::Write`]; what was written before counts as written.
+    /// [`Trouble::Write`]; what was written before counts as written. [`Trouble::Changed`] if the file was
+    /// deleted meanwhile.
     pub fn append(&mut self, lot: Lot, bytes: &[u8]) -> Result<(), Trouble> {
         let round = self.round;
         let Some(slot) = self.slot_mut(lot) else { return Ok(()) };
@@ -270,7 +285,7 @@ impl Lots {
                 return Err(Trouble::Write(error));
             }
         }
-        Ok(())
+        self.made_sure(lot, bytes)
     }
 
     /// Gives a new file its name, now that its first records are in it.

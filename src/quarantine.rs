@@ -8,49 +8,143 @@ use crate::storage::{Dir, File, How, Storage, StorageError};
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 256 << 10;
 
-/// Copies the bytes of `file` from `from` up to `to` aside, durably, and says why in a note. Gives the copy's
-/// name below DATA.
+/// So many names are tried for a copy where something else has them.
+const MOST_NAMES: usize = 100;
+/// How a note begins.
+const NOTE: &str = "lotlogd has set aside";
+
+/// Why something with the name of an unfinished lot file is set aside.
+pub const TOOK_A_FRESH_NAME: &str =
+    "It had the name that lotlogd gives to a lot file before its first record is in it.";
+
+/// Bytes to be set aside, and all that their note says.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// The lot's stem.
+    pub stem: &'a str,
+    /// The file's name in `lots/`.
+    pub name: &'a str,
+    /// The file itself.
+    pub file: &'a File,
+    /// From this byte on.
+    pub from: u64,
+    /// Up to this one.
+    pub to: u64,
+    /// Why, as a sentence.
+    pub why: &'a str,
+    /// When, in microseconds since 1970.
+    pub wall_micros: i64,
+}
+
+/// What stands under the name of a copy.
+#[derive(Debug, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// The copy, cut short by a crash.
+    Part,
+    Copy,
+    /// Something of somebody else's.
+    Other,
+}
+
+/// Copies a piece aside, durably, and says why in a note beside the copy. Gives the copy's name below DATA. Done
+/// again after a crash it finds its copy, and completes what is missing.
 ///
 /// # Errors
 /// Of the storage.
-pub fn set_aside(
-    storage: &Storage,
-    stem: &str,
-    file: &File,
-    from: u64,
-    to: u64,
-    why: &str,
-) -> Result<String, StorageError> {
+pub fn set_aside(storage: &Storage, piece: Piece<'_>) -> Result<String, StorageError> {
+    let Piece { stem, file, from, to, .. } = piece;
     let mut hash = Xxh3::new();
     each_chunk(file, from, to, |chunk| {
         hash.update(chunk);
         Ok(())
     })?;
-    let name = format!("{stem}.{from}.{:016x}", hash.digest());
-    let path = format!("{}{name}", Dir::Quarantine.prefix());
-    if storage.stat(Dir::Quarantine, &name)?.is_some_and(|stat| stat.bytes == to - from) {
-        return Ok(path);
+    let base = format!("{stem}.{from}.{:016x}", hash.digest());
+    for number in 1..=MOST_NAMES {
+        let name = if number == 1 { base.clone() } else { format!("{base}-{number}") };
+        let (copy, note) = (copy_there(storage, &name, piece)?, note_there(storage, &name)?);
+        if copy == There::Other || note == There::Other {
+            continue;
+        }
+        if copy != There::Copy {
+            let copy = storage.open(Dir::Quarantine, &name, How::Replace)?;
+            let mut at = 0;
+            each_chunk(file, from, to, |chunk| {
+                copy.write_all(at, chunk).map_err(|(_, e)| e)?;
+                at += chunk.len() as u64;
+                Ok(())
+            })?;
+            copy.sync()?;
+        }
+        if note != There::Copy {
+            let note = storage.open(Dir::Quarantine, &format!("{name}.txt"), How::Replace)?;
+            note.write_all(0, note_text(&name, piece).as_bytes()).map_err(|(_, e)| e)?;
+            note.sync()?;
+        }
+        storage.sync_dir(Dir::Quarantine)?;
+        return Ok(format!("{}{name}", Dir::Quarantine.prefix()));
     }
-    let copy = storage.open(Dir::Quarantine, &name, How::Replace)?;
-    let mut at = 0;
-    each_chunk(file, from, to, |chunk| {
-        copy.write_all(at, chunk).map_err(|(_, e)| e)?;
-        at += chunk.len() as u64;
+    let what = format!("copy to {}{base}", Dir::Quarantine.prefix());
+    Err(StorageError { what, source: std::io::Error::other("something else has this name") })
+}
+
+fn note_text(name: &str, Piece { name: lot_file, from, to, why, wall_micros, .. }: Piece<'_>) -> String {
+    let when = chrono::DateTime::from_timestamp_micros(wall_micros).unwrap_or_default();
+    format!(
+        "{NOTE} what is beside this note: {name}, {} bytes.\n\
+         \n\
+         Where it stood: lots/{lot_file}, from byte {from} up to byte {to}\n\
+         When:           {} (UTC)\n\
+         Why:            {why}\n\
+         What it means:  somebody else wrote or changed these bytes; lotlogd needed their place, so it copied them here first.\n\
+         \x20               Nothing in them is needed: each acknowledged batch is in the lot file, or in the journal on its way there.\n\
+         What to do:     find out who writes to lots/ and stop it; put what you need of this where it belongs, not into a lot\n\
+         \x20               file; then delete both files. lotlogd never deletes them.\n",
+        to - from,
+        when.format("%Y-%m-%d %H:%M:%S"),
+    )
+}
+
+/// What stands where the copy goes.
+fn copy_there(storage: &Storage, name: &str, piece: Piece<'_>) -> Result<There, StorageError> {
+    let Some(stat) = storage.stat(Dir::Quarantine, name)? else { return Ok(There::Nothing) };
+    let whole = piece.to - piece.from;
+    if !stat.regular || stat.bytes > whole {
+        return Ok(There::Other);
+    }
+    let copy = storage.open(Dir::Quarantine, name, How::Read)?;
+    let (mut at, mut there) = (0, if stat.bytes == whole { There::Copy } else { There::Part });
+    let mut buffer = vec![0; COPY_BYTES];
+    each_chunk(piece.file, piece.from, piece.from + stat.bytes, |chunk| {
+        let got = copy.read_full(at, &mut buffer[..chunk.len()])?;
+        at += got as u64;
+        if buffer[..got] != chunk[..got] {
+            // After a crash what was not synced may read as NUL.
+            let part = buffer[..got].iter().zip(chunk).all(|(is, ours)| is == ours || *is == 0);
+            there = if part && there != There::Other { There::Part } else { There::Other };
+        }
         Ok(())
     })?;
-    copy.sync()?;
-    let note = storage.open(Dir::Quarantine, &format!("{name}.txt"), How::Replace)?;
-    let text = format!(
-        "What is beside this note ({name}, {} bytes) stood in lots/{stem}.jsonl from byte {from} on.\n\
-         {why}\n\
-         It was not written by lotlogd as part of a batch, so it was copied here before the place was used.\n\
-         Nothing in it was ever acknowledged. Look at it, put what you need where it belongs, then delete both files.\n",
-        to - from
-    );
-    note.write_all(0, text.as_bytes()).map_err(|(_, e)| e)?;
-    note.sync()?;
-    storage.sync_dir(Dir::Quarantine)?;
-    Ok(path)
+    Ok(there)
+}
+
+/// What stands where the note goes.
+fn note_there(storage: &Storage, name: &str) -> Result<There, StorageError> {
+    let name = format!("{name}.txt");
+    let Some(stat) = storage.stat(Dir::Quarantine, &name)? else { return Ok(There::Nothing) };
+    if !stat.regular {
+        return Ok(There::Other);
+    }
+    let mut text = vec![0; usize::try_from(stat.bytes).unwrap_or(0).min(COPY_BYTES)];
+    storage.open(Dir::Quarantine, &name, How::Read)?.read_full(0, &mut text)?;
+    let head = text.iter().zip(NOTE.as_bytes());
+    Ok(if text.starts_with(NOTE.as_bytes()) && text.ends_with(b"\n") {
+        There::Copy
+    } else if head.clone().all(|(is, ours)| is == ours || *is == 0) {
+        There::Part
+    } else {
+        There::Other
+    })
 }
 
 fn each_chunk(

@@ -17,6 +17,7 @@ use crate::journal::Journal;
 use crate::lots::{FRESH_SUFFIX, LOT_SUFFIX, Lots};
 use crate::means::SPACE_RESERVE_BYTES;
 use crate::metrics::Metrics;
+use crate::quarantine::{self, Piece};
 use crate::rebase::REBASE_NAME;
 use crate::redo::{Range, Redo, RedoError, Stranded, Told};
 use crate::sessions::{Last, Sessions};
@@ -172,7 +173,7 @@ impl Vault {
         vault.take_stranded(stranded, around.now())?;
         vault.checkpoint_now(around.now())?;
         vault.journal.allow_claims();
-        remove_old(&storage, &scanned)?;
+        remove_old(&storage, &scanned, &told, around.now().wall_micros)?;
         metrics.lsn.store(vault.next_lsn - 1, Relaxed);
         metrics.synced_lsn.store(vault.next_lsn - 1, Relaxed);
         metrics.journal_bytes.store(vault.journal.held_bytes(), Relaxed);
@@ -260,7 +261,7 @@ fn redo(
         tracing::warn!("a sync of lot files did not end in this boot: they are rebuilt in new files");
     }
     loop {
-        let (mut redo, told) = Redo::collect(storage, range, config.max_open_lots / 2)?;
+        let (mut redo, mut told) = Redo::collect(storage, range, config.max_open_lots / 2)?;
         let looked = redo.look();
         let needed = redo.bytes_needed(rewrite) + SPACE_RESERVE_BYTES;
         let free = storage.free_bytes(Dir::Lots)?;
@@ -270,13 +271,14 @@ fn redo(
             let what = format!("redo of {} batches ({needed} bytes needed, {free} free)", told.batches);
             Err(RedoError::Storage(StorageError { what, source: std::io::ErrorKind::StorageFull.into() }))
         } else {
-            redo.apply(rewrite)
+            redo.apply(rewrite, around.now().wall_micros)
         };
         match result {
             Ok(stranded) => {
                 if told.batches > 0 {
                     tracing::info!(batches = told.batches, lots = redo.lots.len(), "the journal was redone");
                 }
+                told.lots = std::mem::take(&mut redo.lots).into_keys().collect();
                 return Ok((told, stranded));
             }
             Err(RedoError::Storage(error)) if error.is_no_space() && storage.failure().is_none() => {
@@ -335,15 +337,21 @@ fn begin(
 }
 
 /// Removes what the new chain has made needless: segments, oldest first, then what recovery kept for itself.
-fn remove_old(storage: &Storage, scanned: &[Scanned]) -> Result<(), StorageError> {
+fn remove_old(
+    storage: &Storage,
+    scanned: &[Scanned],
+    told: &Told,
+    wall_micros: i64,
+) -> Result<(), StorageError> {
     for segment in scanned {
         storage.unlink(Dir::Journal, &segment_name(segment.number))?;
     }
     storage.sync_dir(Dir::Journal)?;
     storage.unlink(Dir::Journal, REBASE_NAME)?;
     clear_marker(storage)?;
-    for name in storage.list(Dir::Lots)?.iter().filter(|name| name.ends_with(FRESH_SUFFIX)) {
-        if let Err(error) = storage.unlink(Dir::Lots, name) {
+    for name in storage.list(Dir::Lots)? {
+        let Some(stem) = name.strip_suffix(FRESH_SUFFIX) else { continue };
+        if let Err(error) = remove_unfinished(storage, stem, &name, told.lots.contains(stem), wall_micros) {
             if storage.failure().is_some() {
                 return Err(error);
             }
@@ -351,4 +359,22 @@ fn remove_old(storage: &Storage, scanned: &[Scanned]) -> Result<(), StorageError
         }
     }
     storage.sync_dir(Dir::Journal)
+}
+
+/// Removes an unfinished lot file. Ours is empty, or of a lot that was just redone; anything else is set aside.
+fn remove_unfinished(
+    storage: &Storage,
+    stem: &str,
+    name: &str,
+    redone: bool,
+    wall_micros: i64,
+) -> Result<(), StorageError> {
+    if storage.stat(Dir::Lots, name)?.is_some_and(|stat| !stat.regular || (stat.bytes > 0 && !redone)) {
+        let file = storage.open(Dir::Lots, name, How::Read)?;
+        let (to, why) = (file.stat()?.bytes, quarantine::TOOK_A_FRESH_NAME);
+        let piece = Piece { stem, name, file: &file, from: 0, to, why, wall_micros };
+        let copy = quarantine::set_aside(storage, piece)?;
+        tracing::warn!(lot = stem, copy, "something in lots/ that lotlogd did not write was set aside");
+    }
+    storage.unlink(Dir::Lots, name)
 }

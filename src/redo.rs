@@ -1,14 +1,14 @@
 //! Redo: brings the lot files to what the journal says, after a crash. Reads the journal in passes, a segment
 //! at a time; every step can be cut short and done again with the same result. Part of recovery.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use crate::background::write_marker;
 use crate::chain;
 use crate::frame::{BatchFrame, Content, Frame, Position, SessionRow};
 use crate::lots::{FRESH_SUFFIX, file_name};
-use crate::quarantine;
+use crate::quarantine::{self, Piece};
 use crate::rebase;
 use crate::rewrite::{Files, LotRedo, each_chunk, write_batch};
 use crate::storage::{Dir, File, How, Storage, StorageError};
@@ -66,6 +66,8 @@ pub struct Told {
     pub sessions: Vec<SessionRow>,
     /// Number of batches to redo.
     pub batches: u64,
+    /// The stems of the lots that were redone.
+    pub lots: HashSet<String>,
 }
 
 /// Why a redo stopped.
@@ -152,6 +154,7 @@ impl<'a> Redo<'a> {
                         bytes: batch.lines_bytes,
                         base: batch.lot_offset,
                         found: None,
+                        fresh: None,
                         foreign: false,
                         unusable: None,
                     };
@@ -194,6 +197,11 @@ impl<'a> Redo<'a> {
                 }
             };
             lot.found = file.as_ref().map(File::stat).transpose()?.map(|stat| stat.bytes);
+            if file.is_none()
+                && let Some(stat) = self.storage.stat(Dir::Lots, &format!("{stem}{FRESH_SUFFIX}"))?
+            {
+                lot.fresh = Some(stat.bytes).filter(|_| stat.regular);
+            }
             if let Some(base) = recorded.get(stem) {
                 lot.base = *base;
                 continue;
@@ -244,13 +252,14 @@ impl<'a> Redo<'a> {
             let Some(batch) = batch_of(frame, range.id) else { return Ok(()) };
             let Some(lot) = lots.get_mut(batch.lot) else { return Ok(()) };
             let mut at = lot.place(batch);
-            if lot.foreign || lot.unusable.is_some() || lot.found.is_none_or(|bytes| bytes <= at) {
+            let Some((name, bytes)) = lot.there(batch.lot) else { return Ok(()) };
+            if lot.foreign || lot.unusable.is_some() || bytes <= at {
                 return Ok::<(), RedoError>(());
             }
             let file = match files.by_stem.get(batch.lot) {
                 Some(file) => file.clone(),
                 None => {
-                    let file = storage.open(Dir::Lots, &file_name(batch.lot), How::Read)?;
+                    let file = storage.open(Dir::Lots, &name, How::Read)?;
                     files.add(batch.lot, file.clone(), most_open, |_| Ok(()))?;
                     file
                 }
@@ -268,12 +277,14 @@ impl<'a> Redo<'a> {
         drop(files);
         let mut buffer = vec![0; 64 << 10];
         for (stem, lot) in lots.iter_mut() {
-            let (Some(bytes), false, None) = (lot.found, lot.foreign, &lot.unusable) else { continue };
+            let (Some((name, bytes)), false, None) = (lot.there(stem), lot.foreign, &lot.unusable) else {
+                continue;
+            };
             let mut at = lot.base + lot.bytes;
             if bytes <= at {
                 continue;
             }
-            let file = storage.open(Dir::Lots, &file_name(stem), How::Read)?;
+            let file = storage.open(Dir::Lots, &name, How::Read)?;
             while at < bytes && !lot.foreign {
                 let got = file.read_full(at, &mut buffer)?;
                 if got == 0 {
@@ -291,35 +302,48 @@ impl<'a> Redo<'a> {
         let usable = self.lots.values().filter(|lot| lot.unusable.is_none());
         usable
             .map(|lot| {
-                let found = lot.found.unwrap_or(0);
+                let (found, there) = (lot.found.unwrap_or(0), lot.found.or(lot.fresh).unwrap_or(0));
                 let whole =
                     if rewrite { lot.base + lot.bytes } else { (lot.base + lot.bytes).saturating_sub(found) };
-                whole + if lot.foreign { found.saturating_sub(lot.base) } else { 0 }
+                whole + if lot.foreign { there.saturating_sub(lot.base) } else { 0 }
             })
             .sum()
     }
 
     /// Writes the redo bytes at their offsets, always; truncates to the new end; syncs. With `rewrite` into
     /// new files that replace the old: a sync of the old ones failed in this boot, and rewriting the same
-    /// bytes in place would not reach the disk. Gives the batches whose lot cannot be written.
+    /// bytes in place would not reach the disk. Gives the batches whose lot cannot be written. `wall_micros` is
+    /// for notes.
     ///
     /// # Errors
     /// [`RedoError`].
-    pub fn apply(&mut self, rewrite: bool) -> Result<Vec<Stranded>, RedoError> {
+    pub fn apply(&mut self, rewrite: bool, wall_micros: i64) -> Result<Vec<Stranded>, RedoError> {
         let storage = self.storage;
+        // An error of this lot alone.
+        let of_lot = |error: StorageError| {
+            if storage.failure().is_some() || error.is_no_space() {
+                Err(error)
+            } else {
+                Ok(Some(error.to_string()))
+            }
+        };
         for (stem, lot) in &mut self.lots {
             if lot.foreign
-                && let Some(bytes) = lot.found
+                && let Some((name, bytes)) = lot.there(stem)
             {
-                let file = storage.open(Dir::Lots, &file_name(stem), How::Read)?;
+                let file = storage.open(Dir::Lots, &name, How::Read)?;
                 let why = "The journal holds committed batches for this place; what stood there was something else.";
-                let copy = quarantine::set_aside(storage, stem, &file, lot.base, bytes, why)?;
-                tracing::warn!(
-                    lot = stem,
-                    bytes = bytes - lot.base,
-                    copy,
-                    "bytes that lotlogd did not write were set aside"
-                );
+                let from = lot.base;
+                let piece = Piece { stem, name: &name, file: &file, from, to: bytes, why, wall_micros };
+                match quarantine::set_aside(storage, piece) {
+                    Ok(copy) => tracing::warn!(
+                        lot = stem,
+                        bytes = bytes - from,
+                        copy,
+                        "bytes that lotlogd did not write were set aside"
+                    ),
+                    Err(error) => lot.unusable = of_lot(error)?,
+                }
             }
         }
         if self.lots.is_empty() {
@@ -330,14 +354,6 @@ impl<'a> Redo<'a> {
         let mut lines = Vec::new();
         let (range, most_open) = (self.range, self.most_open);
         let lots = &mut self.lots;
-        // An error of this lot alone.
-        let of_lot = |error: StorageError| {
-            if storage.failure().is_some() || error.is_no_space() {
-                Err(error)
-            } else {
-                Ok(Some(error.to_string()))
-            }
-        };
         chain::replay(storage, range.begin, range.hole, |_, frame| {
             let Some(batch) = batch_of(frame, range.id) else { return Ok(()) };
             let Some(lot) = lots.get_mut(batch.lot) else { return Ok(()) };

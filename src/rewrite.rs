@@ -19,6 +19,8 @@ pub struct LotRedo {
     pub(crate) base: u64,
     /// Length of the file as found; `None` where there is none.
     pub(crate) found: Option<u64>,
+    /// Where there is no file: the length of what has the name of an unfinished one.
+    pub(crate) fresh: Option<u64>,
     /// Something is there that is neither redo bytes nor NUL.
     pub(crate) foreign: bool,
     /// Why the file cannot be used.
@@ -26,6 +28,15 @@ pub struct LotRedo {
 }
 
 impl LotRedo {
+    /// The file that may hold redo bytes now: its name and length.
+    pub(crate) fn there(&self, stem: &str) -> Option<(String, u64)> {
+        match (self.found, self.fresh) {
+            (Some(bytes), _) => Some((file_name(stem), bytes)),
+            (None, Some(bytes)) => Some((format!("{stem}{FRESH_SUFFIX}"), bytes)),
+            (None, None) => None,
+        }
+    }
+
     /// Where a batch goes now.
     pub(crate) fn place(&self, batch: &BatchFrame<'_>) -> u64 {
         self.base + (batch.lot_offset - self.first_offset)

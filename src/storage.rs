@@ -351,13 +351,16 @@ impl File {
         result.map_err(|source| self.storage.failed(what(), source))
     }
 
-    /// Sets the length. Any error is latched.
+    /// Sets the length. Any error is latched, but not a lack of permission: then nothing was tried.
     pub fn truncate(&self, bytes: u64) -> Result<(), StorageError> {
         let what = || format!("truncation of {}", self.path);
         self.storage.latch.check(what)?;
         let result = retry(|| self.file.truncate(bytes));
         self.storage.progressed();
-        result.map_err(|source| self.storage.failed(what(), source))
+        result.map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => StorageError { what: what(), source },
+            _ => self.storage.failed(what(), source),
+        })
     }
 
     /// Allocates blocks up to a length.

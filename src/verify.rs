@@ -136,8 +136,10 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
 }
 
 fn is_held(data_dir: &Path) -> bool {
-    let Ok(lock) = StdFile::open(data_dir.join("lock")) else { return false };
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+    [data_dir.to_owned(), data_dir.join("lock")].iter().any(|path| {
+        let file = StdFile::open(path);
+        file.is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+    })
 }
 
 /// Scans and judges the journal, and compares what it holds with the lot files.

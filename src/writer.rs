@@ -39,6 +39,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError`]: fail-stop.
     pub fn commit_group(&mut self, group: Vec<Submission>, now: Now) -> Result<(), VaultError> {
+        self.lots.note_time(now.wall_micros);
         for submission in group {
             match submission {
                 Submission::Batch(batch, ticket) => self.admit(batch, ticket, now)?,
@@ -208,7 +209,7 @@ impl Vault {
                 lot = aside.stem,
                 bytes = aside.bytes,
                 copy = aside.copy,
-                "a line without an end was set aside"
+                "something in lots/ that lotlogd did not write was set aside"
             );
         }
     }
@@ -319,6 +320,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError`]: fail-stop.
     pub fn tick(&mut self, now: Now) -> Result<(), VaultError> {
+        self.lots.note_time(now.wall_micros);
         self.journal.tend(now.mono)?;
         if !self.pending.is_empty() && now.mono >= self.pending_retry_at {
             self.retry_pending(now)?;

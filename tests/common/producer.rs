@@ -45,6 +45,8 @@ pub fn number(name: &str, default: u64) -> u64 {
 pub struct Load {
     /// Over so many lots, `lot-0` and on.
     pub lots: u64,
+    /// The number of the first of them.
+    pub first_lot: u64,
     pub most_items: u64,
     pub most_pad: u64,
     /// So many batches of a hundred ask for `synced`, the others for `written`.
@@ -64,6 +66,7 @@ impl Default for Load {
     fn default() -> Load {
         Load {
             lots: 10,
+            first_lot: 0,
             most_items: 6,
             most_pad: 400,
             synced_percent: 67,
@@ -276,7 +279,7 @@ impl Producer {
     /// The next batch.
     fn think(&mut self) {
         let entry = Entry {
-            lot: format!("lot-{}", self.random.below(self.load.lots)),
+            lot: format!("lot-{}", self.load.first_lot + self.random.below(self.load.lots)),
             session: self.name.clone(),
             batch: self.ledger.entries.len() as u64,
             seq: self.next_seq,

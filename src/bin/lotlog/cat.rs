@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use crate::failure::Failure;
-use crate::lots::{Place, opening, whole_lines_end};
+use crate::lots::{Place, open, opening, whole_lines_end};
 
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -20,7 +20,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let path = args.place.lot_file(&args.lot)?;
-    let mut file = File::open(&path).map_err(|error| opening(&args.lot, &path, &error))?;
+    let mut file = open(&path).map_err(|error| opening(&args.lot, &path, &error))?;
     let reading = |error: io::Error| Failure::reading(&path, &error);
     let size = file.metadata().map_err(reading)?.len();
     let end = whole_lines_end(&mut file, size).map_err(reading)?;

@@ -3,12 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lotlog::batch::{decode_stem, encode_stem};
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::summary::eprintln_quietly;
 use crate::{Daemon, hooks, status, units};
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -60,6 +62,16 @@ impl Place {
         }
         Ok(self.data_dir()?.join("lots").join(format!("{}.jsonl", encode_stem(lot))))
     }
+}
+
+/// Opens a lot's file; what is none (a FIFO would keep its reader waiting) is refused.
+pub fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file)
 }
 
 /// The failure of opening a lot's file.
@@ -139,6 +151,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Ok(lot) => lots.push(lot),
             // Renamed by a rotation in this very moment.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                eprintln_quietly(&format!("lotlog: passed over: {}: {error}", path.display()));
+            }
             Err(error) => return Err(Failure::reading(&path, &error)),
         }
     }
@@ -152,7 +167,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn survey(lot: String, path: &Path) -> io::Result<Lot> {
-    let mut file = File::open(path)?;
+    let mut file = open(path)?;
     let mut chunk = vec![0u8; CHUNK_BYTES];
     let (mut at, mut records, mut bytes, mut last_start) = (0u64, 0u64, 0u64, 0u64);
     loop {

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cat::{Trouble, copy};
 use crate::failure::Failure;
-use crate::lots::{Place, opening, start_of_last, whole_lines_end};
+use crate::lots::{Place, open, opening, start_of_last, whole_lines_end};
 use crate::summary::eprintln_quietly;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -36,7 +36,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let path = args.place.lot_file(&args.lot)?;
-    let opened = match File::open(&path) {
+    let opened = match open(&path) {
         Ok(file) => Some(file),
         Err(error) if args.follow && error.kind() == io::ErrorKind::NotFound => {
             eprintln_quietly(&format!(
@@ -111,7 +111,7 @@ impl Follower {
     }
 
     fn look(&mut self) -> Result<(), Failure> {
-        let now_there = File::open(&self.path).and_then(|file| Ok((file.metadata()?, file)));
+        let now_there = open(&self.path).and_then(|file| Ok((file.metadata()?, file)));
         if let Some((file, at)) = self.file.take() {
             let held = file.metadata().map_err(|error| self.reading(&error))?;
             let at = if held.len() < at {
