@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::number;
-use crate::scan::Scanner;
+use crate::scan::{Scanner, Spelt};
 use crate::tally::{Reserved, Tally};
 use crate::token::{Fault, Number, Text, Value};
 
@@ -93,6 +93,32 @@ fn role(key: &[u8]) -> Role {
     }
 }
 
+/// A key that an item of this batch had at this place among its keys, and what it is.
+#[derive(Clone, Copy)]
+struct Step {
+    spelt: Spelt,
+    role: Role,
+}
+
+/// How far an item's keys have followed the layout.
+#[derive(Default)]
+struct Walk {
+    /// Steps taken.
+    step: usize,
+    /// Whether the item lacked some of them.
+    skipped: bool,
+}
+
+/// A key that was read.
+struct Key {
+    role: Role,
+    token: Text,
+    spelt: Option<Spelt>,
+}
+
+/// So many keys of the layout may be missing in a row before an item counts as laid out otherwise.
+const MISSING_KEYS: usize = 4;
+
 /// Where a known key's value waits until its turn.
 #[derive(Clone, Copy, Default)]
 struct Slot {
@@ -114,10 +140,12 @@ impl Slot {
     }
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Home {
-    /// As it stands in the line.
+    /// As it stands in the line, its key right before it included.
     #[default]
+    Member,
+    /// As it stands in the line.
     Line,
     /// Likewise, but an integer that must not look like one.
     LineInteger,
@@ -132,6 +160,8 @@ pub struct Items {
     text: Vec<u8>,
     records: usize,
     empty: usize,
+    /// The keys of the items so far, in the order that most have: all different from one another.
+    layout: Vec<Step>,
     slots: [Slot; FIELDS.len()],
     respelt: Vec<u8>,
     extras: Vec<u8>,
@@ -170,17 +200,24 @@ impl Items {
         self.respelt.clear();
         self.extras.clear();
         let mut present = 0u32;
-        while let Some(key) = scanner.next_key()? {
-            match role(scanner.name()) {
+        let mut walk = Walk::default();
+        while let Some(Key { role, token, spelt }) = self.next_key(&mut walk, scanner)? {
+            match role {
                 Role::Known(index) => {
                     let value = scanner.value()?;
-                    if let Some(slot) = self.known(index as usize, value, scanner)? {
+                    if let Some(mut slot) = self.known(index as usize, value, scanner)? {
+                        if let Some((start, end)) = spelt.map(Spelt::place)
+                            && slot.home == Home::Line
+                            && slot.start as usize == end
+                        {
+                            slot = Slot::new((start, slot.end as usize), Home::Member);
+                        }
                         self.slots[index as usize] = slot;
                         present |= 1 << index;
                     }
                 }
                 Role::Extra => {
-                    scanner.write_text(key, &mut self.extras);
+                    scanner.write_text(token, &mut self.extras);
                     self.extras.push(b':');
                     let value = scanner.value()?;
                     let infinities = scanner.copy(value, &mut self.extras)?;
@@ -200,19 +237,63 @@ impl Items {
         Ok(())
     }
 
-    /// Writes the item's line: its known keys in order, then the others.
+    /// The next key of an item; `None` where it has ended. Most items of a batch have the same keys in the same
+    /// order, so those of the items before are tried first: nothing more need then be known of them.
+    #[inline]
+    fn next_key(&mut self, walk: &mut Walk, scanner: &mut Scanner<'_>) -> Result<Option<Key>, Fault> {
+        for at in walk.step..self.layout.len().min(walk.step + MISSING_KEYS) {
+            let Step { spelt, role } = self.layout[at];
+            if let Some(spelt) = scanner.next_key_is(spelt) {
+                walk.skipped |= at > walk.step;
+                walk.step = at + 1;
+                return Ok(Some(Key { role, token: spelt.token(), spelt: Some(spelt) }));
+            }
+        }
+        let Some(token) = scanner.next_key()? else { return Ok(None) };
+        let (role, spelt) = (role(scanner.name()), scanner.spelt());
+        // What followed may hold this very key, and so may what was skipped: the layout's keys stay different.
+        self.layout.truncate(walk.step);
+        if let Some(spelt) = spelt
+            && self.layout.len() == walk.step
+            && !walk.skipped
+        {
+            self.layout.push(Step { spelt, role });
+        }
+        walk.step += 1;
+        Ok(Some(Key { role, token, spelt }))
+    }
+
+    /// Writes the item's line: its known keys in order, then the others. What stands in the line as it is
+    /// to be written is copied together.
     fn write(&mut self, line: &[u8], mut present: u32) {
         let before = self.text.len();
+        let mut run = 0..0;
         while present != 0 {
             let index = present.trailing_zeros() as usize;
             present &= present - 1;
             let (field, slot) = (&FIELDS[index], self.slots[index]);
+            let place = slot.place();
+            if slot.home == Home::Member && run.start < run.end && place.start == run.end + 1 {
+                // Two members side by side: only a comma stands between them.
+                run.end = place.end;
+            } else {
+                self.write_run(line, &mut run);
+                if slot.home == Home::Member {
+                    run = place.clone();
+                }
+            }
             let (value, tail): (&[u8], &[u8]) = match slot.home {
-                Home::Line => (&line[slot.place()], b","),
-                Home::LineInteger => (&line[slot.place()], b".0,"),
-                Home::Respelt => (&self.respelt[slot.place()], b","),
+                Home::Member if field.alias.is_empty() => continue,
+                Home::Member => {
+                    self.write_run(line, &mut run);
+                    (&line[place.start + field.key.len()..place.end], b",")
+                }
+                Home::Line => (&line[place], b","),
+                Home::LineInteger => (&line[place], b".0,"),
+                Home::Respelt => (&self.respelt[place], b","),
             };
-            for key in [field.key, field.alias] {
+            let keys = if slot.home == Home::Member { ["", field.alias] } else { [field.key, field.alias] };
+            for key in keys {
                 if !key.is_empty() {
                     self.text.extend_from_slice(key.as_bytes());
                     self.text.extend_from_slice(value);
@@ -220,6 +301,7 @@ impl Items {
                 }
             }
         }
+        self.write_run(line, &mut run);
         self.text.extend_from_slice(&self.extras);
         if self.text.len() > before {
             self.text.pop(); // the last comma
@@ -228,6 +310,15 @@ impl Items {
         }
         self.text.push(b'\n');
         self.records += 1;
+    }
+
+    #[inline]
+    fn write_run(&mut self, line: &[u8], run: &mut Range<usize>) {
+        if run.start < run.end {
+            self.text.extend_from_slice(&line[run.clone()]);
+            self.text.push(b',');
+            *run = 0..0;
+        }
     }
 
     /// Converts a known key's value; `None` where it is missing or unusable, which is counted.
@@ -252,6 +343,9 @@ impl Items {
                 None => self.respell(|out| scanner.write_text(token, out)),
             }),
             (Value::Number(number), Kind::Scalar) => Some(Slot::new(number.place(), Home::Line)),
+            (Value::Number(number), Kind::Quantity) if number::is_plain_integer(scanner.spelling(number)) => {
+                Some(Slot::new(number.place(), Home::Line))
+            }
             (Value::Number(number), Kind::Quantity) => {
                 number::truncate(scanner.spelling(number)).map(|quantity| self.integer(quantity))
             }

@@ -64,6 +64,12 @@ fn respell_parts(text: &str, out: &mut Vec<u8>) -> Option<bool> {
     Some(true)
 }
 
+/// Whether a number spelt as in JSON surely is an integer of 64 bits in its shortest form.
+#[inline]
+pub fn is_plain_integer(spelling: &str) -> bool {
+    spelling.len() <= 18 && spelling.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// The integer that a number spelt as in JSON becomes when its fraction is cut off; `None` beyond 64 bits.
 pub fn truncate(spelling: &str) -> Option<i64> {
     let (negative, spelling) = sign(spelling);

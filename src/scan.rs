@@ -31,6 +31,15 @@ struct Frame {
     seen: u64,
 }
 
+/// A key as an object of the line has spelt it, from its opening quote to behind its colon.
+#[derive(Clone, Copy, Debug)]
+pub struct Spelt {
+    start: u32,
+    end: u32,
+    /// The bit of its signature in [`Frame::seen`].
+    bit: u64,
+}
+
 /// A key that stands twice in its object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Twice {
@@ -52,6 +61,20 @@ pub struct Scanner<'l> {
     keys: Vec<Name>,
     unescaped: String,
     twice: Option<Twice>,
+}
+
+impl Spelt {
+    /// The key between its quotes.
+    #[inline]
+    pub fn token(self) -> Text {
+        Text::new(self.start as usize + 1, self.end as usize - 2, false)
+    }
+
+    /// From its opening quote to behind its colon.
+    #[inline]
+    pub fn place(self) -> (usize, usize) {
+        (self.start as usize, self.end as usize)
+    }
 }
 
 impl<'l> Scanner<'l> {
@@ -190,6 +213,44 @@ impl<'l> Scanner<'l> {
         }
         self.at += 1;
         Ok(Some(token))
+    }
+
+    /// Where the key that was read last stands, if it is spelt without escapes and blanks.
+    #[inline]
+    pub fn spelt(&self) -> Option<Spelt> {
+        let name = self.keys.last()?;
+        let plain = self.at == name.end as usize + 2;
+        plain.then(|| Spelt { start: name.start - 1, end: name.end + 2, bit: 1 << signature(self.name()) })
+    }
+
+    /// Goes to the next key of the innermost open container, an object, if it is spelt as `spelt`; goes nowhere
+    /// otherwise. It is not compared with the keys before it: only for keys known to differ from them. Gives
+    /// where it stands now.
+    #[inline]
+    pub fn next_key_is(&mut self, spelt: Spelt) -> Option<Spelt> {
+        let bytes = self.line.as_bytes();
+        let frame = self.frames.last_mut()?;
+        let mut at = self.at;
+        if frame.count > 0 {
+            if bytes.get(at) != Some(&b',') {
+                return None;
+            }
+            at += 1;
+        }
+        while let Some(b' ') = bytes.get(at) {
+            at += 1;
+        }
+        let known = &bytes[spelt.start as usize..spelt.end as usize];
+        let end = at + known.len();
+        if bytes.get(at..end)? != known {
+            return None;
+        }
+        self.at = end;
+        frame.count += 1;
+        frame.seen |= spelt.bit;
+        let (start, end) = (at as u32, end as u32);
+        self.keys.push(Name { start: start + 1, end: end - 2 });
+        Some(Spelt { start, end, bit: spelt.bit })
     }
 
     /// Goes to the next element of the innermost open container, an array; `false` where it has ended.

@@ -39,6 +39,41 @@ fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
+/// An item of a few keys in any order, sometimes one of them twice, and in spellings that mean the same.
+fn item_of_few_keys() -> impl Strategy<Value = String> {
+    let key = prop_oneof![
+        6 => Just("\"sku_local\""),
+        6 => Just("\"est_price_mu\""),
+        4 => Just("\"sell_p60\""),
+        4 => Just("\"quantity\""),
+        3 => Just("\"title\""),
+        3 => Just("\"titles\""),
+        1 => Just("\"t\\u0069tle\""),
+        1 => Just("\"est_price_\\u006du\""),
+        1 => Just("\"lot_id\""),
+        1 => Just("\"predicted_price\""),
+    ];
+    let value = prop_oneof![
+        4 => Just("1.5"),
+        2 => Just("7"),
+        1 => Just("-0"),
+        1 => Just("\"a\""),
+        1 => Just("\"\\u00e9\""),
+        1 => Just("null"),
+        1 => Just("{\"title\":[1,{\"sku_local\":2}]}"),
+    ];
+    let blank = prop_oneof![8 => Just(""), 1 => Just(" "), 1 => Just("\t")];
+    let twice = proptest::bool::weighted(0.1);
+    (proptest::collection::vec((key, value, blank), 0..8), twice).prop_map(|(mut members, twice)| {
+        if !twice {
+            let mut seen = std::collections::HashSet::new();
+            members.retain(|(key, ..)| seen.insert(serde_json::from_str::<String>(key).unwrap()));
+        }
+        let members: Vec<String> = members.iter().map(|(k, v, b)| format!("{b}{k}{b}:{b}{v}{b}")).collect();
+        format!("{{{}}}", members.join(","))
+    })
+}
+
 fn normal(text: &str) -> Option<String> {
     let mut scanner = Scanner::new(text.as_bytes(), 64).ok()?;
     let mut out = Vec::new();
@@ -138,5 +173,21 @@ proptest! {
         let refusal = log(&request[..place.index(request.len())]).unwrap_err();
         prop_assert_eq!(refusal.code, Code::InvalidJson);
         prop_assert!(refusal.message.contains("byte") || refusal.message.contains("empty"));
+    }
+
+    #[test]
+    fn an_item_is_read_the_same_alone_and_among_others(items in proptest::collection::vec(item_of_few_keys(), 1..7)) {
+        let alone: Vec<_> = items.iter().map(|item| log(format!("{{\"items\":[{item}]}}").as_bytes()).map(lines)).collect();
+        let together = log(format!("{{\"items\":[{}]}}", items.join(",")).as_bytes()).map(lines);
+        match together {
+            Ok(records) => {
+                let alone: Vec<String> = alone.into_iter().flat_map(|one| one.unwrap()).collect();
+                prop_assert_eq!(records, alone);
+            }
+            Err(refusal) => {
+                prop_assert_eq!(refusal.code, Code::InvalidRequest);
+                prop_assert!(alone.iter().any(Result::is_err), "only together refused: {}", refusal.message);
+            }
+        }
     }
 }

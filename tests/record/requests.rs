@@ -425,3 +425,35 @@ fn fields_of_the_producers_naming_are_counted_in_bounded_room() {
     let reply = protocol::log_reply(&log.echo, &Outcome::Stored { lsn: 1, durability: Durability::Synced });
     assert!(reply.expect("a reply").len() < 100_000);
 }
+
+#[test]
+fn a_key_given_twice_is_found_whatever_the_items_before_looked_like() {
+    let item = |keys: &str| {
+        let members: Vec<String> = keys.chars().map(|key| format!("\"{key}\":1")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    // Each run of items teaches an order of keys; the last item breaks it with a key that it had already.
+    for items in [
+        "abc acb abcb",
+        "abc aa",
+        "abc acab",
+        "ab ba abab",
+        "abc bca abca",
+        "abcdefgh h abch ha abchac",
+        "a b ab ba bab",
+    ] {
+        for twice in [false, true] {
+            let mut items: Vec<String> = items.split(' ').map(item).collect();
+            if !twice {
+                items.pop();
+            }
+            let answer = crate::log(format!("{{\"items\":[{}]}}", items.join(",")).as_bytes());
+            match answer {
+                Ok(_) => assert!(!twice, "{items:?} is taken"),
+                Err(refusal) => {
+                    assert!(twice && refusal.message.contains("is given twice"), "{items:?}: {refusal:?}")
+                }
+            }
+        }
+    }
+}
