@@ -1,9 +1,12 @@
 //! Reading the journal back: scan its segments (never writing), then decide what they mean. The decision is
 //! a pure function of the scan. Used by recovery and by `lotlog verify`, also while a daemon runs.
 
+use crate::batch::{MAX_LOT_STEM_BYTES, SessionId, decode_stem};
 use crate::frame::{
-    self, Content, Frame, HEADER_BYTES, Header, HeaderCheck, Position, segment_name, segment_number,
+    self, BatchFrame, Content, Frame, HEADER_BYTES, Header, HeaderCheck, Position, segment_name,
+    segment_number,
 };
+use crate::record;
 use crate::storage::{Dir, How, Storage, StorageError};
 
 /// Bytes of a segment read at a time.
@@ -324,7 +327,10 @@ fn without_checkpoint(segments: &[Scanned], lots_exist: bool) -> Decision {
         };
     }
     let used = segments.iter().find(|s| s.batches > 0 || s.claim > Position::NONE);
-    if used.is_none() && !lots_exist {
+    // Segments of a first start that was cut short begin with number 1; a later chain's are not alone before its
+    // first checkpoint is synced.
+    let first_start = segments.first().is_none_or(|s| s.number == 1);
+    if used.is_none() && !lots_exist && first_start {
         return Decision::Fresh;
     }
     let first = segments.first();
@@ -369,4 +375,30 @@ pub fn replay<E: From<StorageError>>(
         }
     }
     Ok(())
+}
+
+/// Numbers that the daemon counts up; no journal of ours reaches this.
+pub const MOST: u64 = i64::MAX as u64;
+
+/// What is wrong with a batch, although its checksum holds. Nothing that a disk does ends here: it would take
+/// another writer, or a defect of this one, and redoing it could only make it worse.
+pub fn contradiction(frame: &Frame<'_>, batch: &BatchFrame<'_>, next_lsn: u64) -> Option<String> {
+    let (lsn, pending) = (frame.lsn, !matches!(frame.content, Content::Batch(_)));
+    if !(1..MOST).contains(&lsn) || (if pending { lsn >= next_lsn } else { lsn != next_lsn }) {
+        return Some(format!("a batch with lsn {lsn} stands where lsn {next_lsn} comes next"));
+    }
+    let (mut records, mut empty, mut end) = (0, 0, 0);
+    for at in memchr::memchr_iter(b'\n', batch.items) {
+        records += 1;
+        empty += usize::from(at == end);
+        end = at + 1;
+    }
+    let bytes = record::bytes_of_lines(batch.items.len(), records, empty, batch.suffix.len());
+    let lengths = end == batch.items.len() && records == batch.records as usize && bytes == batch.lines_bytes;
+    let place = batch.lot_offset.checked_add(bytes).is_some_and(|end| end <= MOST);
+    let lot = batch.lot.len() <= MAX_LOT_STEM_BYTES && decode_stem(batch.lot).is_some();
+    let session =
+        if batch.session.is_empty() { batch.seq == 0 } else { SessionId::new(batch.session).is_some() };
+    let good = lengths && place && lot && session && batch.seq <= MOST;
+    (!good).then(|| format!("the batch with lsn {lsn} does not agree with itself"))
 }

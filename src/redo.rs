@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 
 use crate::background::write_marker;
-use crate::chain;
+use crate::chain::{self, MOST, contradiction};
 use crate::frame::{BatchFrame, Content, Frame, Position, SessionRow};
 use crate::lots::{FRESH_SUFFIX, file_name};
 use crate::quarantine::{self, Piece};
 use crate::rebase;
-use crate::rewrite::{Files, LotRedo, each_chunk, write_batch};
+use crate::rewrite::{Files, LotRedo, each_chunk, find_line, first_line, write_batch};
 use crate::storage::{Dir, File, How, Storage, StorageError};
 
 /// Which part of the journal is redone.
@@ -120,21 +120,31 @@ impl<'a> Redo<'a> {
         let mut redo = Redo { storage, range, most_open: most_open.max(4), lots: HashMap::new() };
         let mut told = Told::default();
         chain::replay(storage, range.begin, range.hole, |at, frame| {
+            let contradicts = |why| Err(RedoError::Contradiction { at, why });
             match &frame.content {
                 Content::CheckpointBegin { id, next_lsn, stamp_micros, running_seconds }
-                    if *id == range.id =>
+                    if *id == range.id && at == range.begin && (1..MOST).contains(next_lsn) =>
                 {
                     told.next_lsn = *next_lsn;
                     told.stamp_micros = *stamp_micros;
-                    told.running_seconds = *running_seconds;
+                    told.running_seconds = (*running_seconds).min(MOST);
                 }
-                Content::Sessions { id, rows } if *id == range.id => told.sessions.extend_from_slice(rows),
+                _ if told.next_lsn == 0 => return contradicts("no checkpoint begins here".to_owned()),
+                Content::Sessions { id, rows } if *id == range.id => {
+                    if rows.iter().any(|row| row.seq > MOST || row.lsn > MOST) {
+                        return contradicts("a session here has a number that is never given".to_owned());
+                    }
+                    told.sessions.extend_from_slice(rows);
+                }
                 _ => {}
             }
             let Some(batch) = batch_of(frame, range.id) else { return Ok(()) };
+            if let Some(why) = contradiction(frame, batch, told.next_lsn) {
+                return contradicts(why);
+            }
             told.batches += 1;
             if matches!(frame.content, Content::Batch(_)) {
-                told.next_lsn = told.next_lsn.max(frame.lsn + 1);
+                told.next_lsn = frame.lsn + 1;
                 told.stamp_micros = batch.stamp_micros;
                 if !batch.session.is_empty() {
                     told.sessions.push(SessionRow {
@@ -157,6 +167,7 @@ impl<'a> Redo<'a> {
                         fresh: None,
                         foreign: false,
                         unusable: None,
+                        first_line: first_line(batch),
                     };
                     redo.lots.insert(batch.lot.to_owned(), lot);
                 }
@@ -171,7 +182,7 @@ impl<'a> Redo<'a> {
                         batch.lot_offset,
                         lot.first_offset + lot.bytes
                     );
-                    return Err(RedoError::Contradiction { at, why });
+                    return contradicts(why);
                 }
             }
             Ok(())
@@ -207,16 +218,21 @@ impl<'a> Redo<'a> {
                 continue;
             }
             let why = match (&file, lot.found) {
-                (Some(file), Some(bytes)) if bytes >= lot.first_offset => {
-                    if lot.first_offset == 0 || ends_line(file, lot.first_offset)? {
+                (Some(file), Some(bytes)) => {
+                    let whole = bytes >= lot.first_offset;
+                    if whole && (lot.first_offset == 0 || ends_line(file, lot.first_offset)?) {
                         continue;
                     }
-                    lot.base = quarantine::last_line_end(file, bytes)?;
-                    "no line ends where the journal's begin"
-                }
-                (Some(file), Some(bytes)) => {
-                    lot.base = quarantine::last_line_end(file, bytes)?;
-                    "it is shorter than it was at the last checkpoint"
+                    // The lines may stand there already, where the change has moved them to.
+                    lot.base = match find_line(file, bytes, lot.first_line)? {
+                        Some(at) => at,
+                        None => quarantine::last_line_end(file, bytes)?,
+                    };
+                    if whole {
+                        "no line ends where the journal's begin"
+                    } else {
+                        "it is shorter than it was at the last checkpoint"
+                    }
                 }
                 _ if lot.first_offset == 0 => continue,
                 _ => {

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::frame::BatchFrame;
 use crate::lots::{FRESH_SUFFIX, file_name};
 use crate::record;
@@ -25,6 +27,8 @@ pub struct LotRedo {
     pub(crate) foreign: bool,
     /// Why the file cannot be used.
     pub(crate) unusable: Option<String>,
+    /// Its first batch's first line: length and hash.
+    pub(crate) first_line: (usize, u64),
 }
 
 impl LotRedo {
@@ -41,6 +45,40 @@ impl LotRedo {
     pub(crate) fn place(&self, batch: &BatchFrame<'_>) -> u64 {
         self.base + (batch.lot_offset - self.first_offset)
     }
+}
+
+/// Length and hash of a batch's first line.
+pub(crate) fn first_line(batch: &BatchFrame<'_>) -> (usize, u64) {
+    let mut line = Vec::new();
+    let item = batch.items.split_inclusive(|b| *b == b'\n').next().unwrap_or_default();
+    record::compose(item, batch.suffix, &mut line);
+    (line.len(), xxh3_64(&line))
+}
+
+/// Where a line of this length and hash begins in a file of `bytes`. What stands before it need not end a line.
+pub(crate) fn find_line(file: &File, bytes: u64, wanted: (usize, u64)) -> Result<Option<u64>, StorageError> {
+    let (mut line, mut buffer) = (Vec::new(), vec![0; WRITE_BYTES]);
+    let mut at = 0;
+    while at < bytes {
+        let got = file.read_full(at, &mut buffer)?;
+        for piece in buffer[..got].split_inclusive(|b| *b == b'\n') {
+            // No more than its end is wanted, however long the line is.
+            let surplus = (line.len() + piece.len()).saturating_sub(wanted.0);
+            line.drain(..surplus.min(line.len()));
+            line.extend_from_slice(&piece[piece.len().saturating_sub(wanted.0)..]);
+            at += piece.len() as u64;
+            if piece.ends_with(b"\n") {
+                if line.len() == wanted.0 && xxh3_64(&line) == wanted.1 {
+                    return Ok(Some(at - line.len() as u64));
+                }
+                line.clear();
+            }
+        }
+        if got == 0 {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 /// Gives a batch's lines in chunks of about [`WRITE_BYTES`].

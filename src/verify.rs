@@ -19,6 +19,7 @@ use crate::lots::{LOT_SUFFIX, file_name};
 use crate::metrics::Metrics;
 use crate::record;
 use crate::recovery;
+use crate::redo::{Range, Redo, RedoError};
 use crate::storage::{Dir, How, Storage, StorageError};
 
 /// Most findings that are kept; further ones are counted.
@@ -166,19 +167,7 @@ fn journal_once(storage: &Storage, report: &mut Report) -> Result<HashMap<String
     let (begin, hole, id) = match chain::decide(&scanned, recovery::lots_exist(storage)?) {
         Decision::Fresh => return Ok(HashMap::new()),
         Decision::Redo { checkpoint, hole, .. } => (checkpoint.begin, hole, checkpoint.id),
-        Decision::Damaged { at, why } => {
-            let message = format!(
-                "{why}: lotlogd will not start on this; restore DATA from a backup, or move it aside and start anew"
-            );
-            report.find(Finding {
-                kind: "journal_damaged",
-                file: format!("journal/{}", segment_name(at.segment)),
-                line: None,
-                offset: at.offset,
-                message,
-            });
-            return Ok(HashMap::new());
-        }
+        Decision::Damaged { at, why } => return damaged(at, &why, report),
         Decision::Newer { number, version } => {
             report.find(Finding {
                 kind: "journal_newer",
@@ -190,7 +179,24 @@ fn journal_once(storage: &Storage, report: &mut Report) -> Result<HashMap<String
             return Ok(HashMap::new());
         }
     };
+    match Redo::collect(storage, Range { id, begin, hole }, 0) {
+        Ok(_) => {}
+        Err(RedoError::Contradiction { at, why }) => return damaged(at, &why, report),
+        Err(RedoError::Storage(error)) => return Err(error.into()),
+    }
     compare(storage, (begin, hole, id), report)
+}
+
+/// What recovery refuses.
+fn damaged(at: Position, why: &str, report: &mut Report) -> Result<HashMap<String, Tail>, VerifyError> {
+    report.find(Finding {
+        kind: "journal_damaged",
+        file: format!("journal/{}", segment_name(at.segment)),
+        line: None,
+        offset: at.offset,
+        message: format!("{why}: lotlogd will not start on this; restore DATA from a backup, or move it aside and start anew"),
+    });
+    Ok(HashMap::new())
 }
 
 /// Compares the batches above the last checkpoint with the lot files.

@@ -4,7 +4,30 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+mod crafted;
+mod directory;
+mod journals;
+mod lots;
 mod misplaced;
+mod mutate;
 #[path = "../vault/sim/mod.rs"]
 #[allow(dead_code, unused_imports)] // the vault's suite uses the rest
 mod sim;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Where random rounds begin.
+fn seed() -> u64 {
+    number("LOTLOG_SEED").unwrap_or(1)
+}
+
+/// How many random rounds there are: one, where a seed repeats it.
+fn rounds(usual: u64) -> u64 {
+    match (number("LOTLOG_SEED"), number("LOTLOG_EXECUTIONS")) {
+        (_, Some(times)) => usual * times,
+        (Some(_), None) => 1,
+        (None, None) => usual,
+    }
+}
