@@ -145,6 +145,8 @@ pub struct Limits {
     pub max_bytes_in_flight: usize,
     /// Connections.
     pub max_connections: usize,
+    /// Connections that are being told no, or why they end, at one time; further ones are just closed. Not a setting.
+    pub max_lingering: usize,
     /// A started line must get [`LINE_PROGRESS_BYTES`] in this time.
     pub line_timeout: Duration,
     /// Replies must be read with progress in this time.
@@ -167,6 +169,7 @@ impl Default for Limits {
             max_requests_in_flight: 256,
             max_bytes_in_flight: 64 << 20,
             max_connections: 4096,
+            max_lingering: 64,
             line_timeout: Duration::from_secs(30),
             reply_timeout: Duration::from_secs(30),
         }

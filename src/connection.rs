@@ -25,6 +25,10 @@ use crate::status::status_reply;
 
 /// Lines longer than this are decoded where other connections need not wait for it.
 const LONG_LINE_BYTES: usize = 64 << 10;
+/// A connection decodes so many lines before others have their turn: hundreds may have as many waiting.
+const LINES_IN_A_TURN: usize = 16;
+/// ... and begins no further line after so many bytes.
+const BYTES_IN_A_TURN: usize = 16 << 10;
 /// A `status` request is at most this long where only such a one is taken.
 const STATUS_LINE_BYTES: usize = 256;
 /// What is read for the last time when a drain begins, so that it can be refused by name.
@@ -121,8 +125,10 @@ impl Connection {
             if self.is_over() {
                 return Ok(());
             }
-            if self.may_take_a_line() && !self.allowance.is_starved() {
-                // Replies that went out made room for lines that wait; nothing else would wake this task.
+            let takes_more = self.may_take_a_line() && !self.allowance.is_starved();
+            if takes_more || self.replies.can_advance() {
+                // Replies that went out made room, for lines that wait or for further replies; nothing else would
+                // wake this task. Others have their turn first.
                 tokio::task::yield_now().await;
             } else {
                 self.wait(drain, now).await?;
@@ -221,10 +227,13 @@ impl Connection {
 
     /// Decodes and submits whole lines while they may come in.
     fn take_lines(&mut self, now: Instant) {
-        while self.may_take_a_line() {
+        let (mut lines, mut bytes) = (0, 0);
+        while lines < LINES_IN_A_TURN && bytes < BYTES_IN_A_TURN && self.may_take_a_line() {
             if self.is_too_long() {
                 return;
             }
+            lines += 1;
+            bytes += self.inbox.line_bytes();
             match self.allowance.let_in(self.inbox.line_bytes(), self.inbox.len()) {
                 Some(held) => self.carry_out(held, now),
                 // The writer may hold all there is to give: its status is told all the same.
@@ -348,12 +357,9 @@ impl Connection {
         let status = || {
             status_reply(&front.metrics, front.durability, &front.data_dir, front.budget.used_bytes(), now)
         };
+        self.replies.advance(status);
         let mut progress = false;
-        loop {
-            self.replies.advance(status);
-            if self.replies.output().is_empty() {
-                break;
-            }
+        while !self.replies.output().is_empty() {
             match self.stream.try_write(self.replies.output()) {
                 Ok(sent) => {
                     progress |= sent > 0;

@@ -11,9 +11,6 @@ use crate::budget::{Budget, PassOffice};
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
 
-/// Connections that are being told no, or why they end, at one time; further ones are just closed.
-const LINGERING: usize = 64;
-
 /// What all connections share.
 #[derive(Debug)]
 pub struct Front {
@@ -49,7 +46,7 @@ impl Front {
             metrics,
             budget: Budget::new(config.limits.max_bytes_in_flight),
             passes: Arc::default(),
-            lingering: Arc::new(Semaphore::new(LINGERING)),
+            lingering: Arc::new(Semaphore::new(config.limits.max_lingering)),
         })
     }
 

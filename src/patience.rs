@@ -1,5 +1,5 @@
-//! Two clocks of a connection: how long a started line may take, and how long replies may lie unread. Time is
-//! an argument; knows no timers.
+//! The two clocks of a connection: how long a started line may take, and how long replies may lie unread; and the
+//! door's: how fast connections may come. Time is an argument; knows no timers.
 
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,32 @@ impl ReplyClock {
     }
 }
 
+/// How fast connections are taken in: a burst at once, then at a pace, so that a storm of them leaves the processor
+/// to those who are there. The generic cell rate algorithm.
+#[derive(Debug)]
+pub struct Pace {
+    interval: Duration,
+    burst: Duration,
+    /// When the next one comes if all come at the pace.
+    next: Instant,
+}
+
+impl Pace {
+    /// So many in a second, after a burst of so many.
+    pub fn new(per_second: u32, burst: usize, now: Instant) -> Pace {
+        let interval = Duration::from_secs(1) / per_second.max(1);
+        let burst = interval.saturating_mul(u32::try_from(burst).unwrap_or(u32::MAX));
+        Pace { interval, burst, next: now }
+    }
+
+    /// Counts one that came; gives how long to wait before the next.
+    pub fn came(&mut self, now: Instant) -> Option<Duration> {
+        self.next = self.next.max(now) + self.interval;
+        let early = self.next.saturating_duration_since(now).saturating_sub(self.burst);
+        (!early.is_zero()).then_some(early)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +166,17 @@ mod tests {
         assert!(!clock.is_over(start + 30 * SECOND));
         clock.wrote(true, false, start + 30 * SECOND);
         assert!(!clock.is_over(start + 300 * SECOND));
+    }
+    #[test]
+    fn a_pace_lets_a_burst_in_at_once_and_then_so_many_in_a_second() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1000, 50, start);
+        assert!((0..50).all(|_| pace.came(start).is_none()));
+        assert_eq!(pace.came(start), Some(Duration::from_millis(1)));
+        // Who waited as told need not wait longer than the pace.
+        assert_eq!(pace.came(start + Duration::from_millis(1)), Some(Duration::from_millis(1)));
+        // A second later the burst is there again, and no more than that.
+        assert!((0..50).all(|_| pace.came(start + SECOND).is_none()));
+        assert!(pace.came(start + SECOND).is_some());
     }
 }

@@ -131,16 +131,22 @@ impl Replies {
         }
     }
 
-    /// Moves replies whose turn has come to the output, as long as it is short.
+    /// Moves replies whose turn has come to the output, as long as it is short; of `status`, which must be made,
+    /// one at a time.
     pub fn advance(&mut self, mut status: impl FnMut() -> Vec<u8>) {
+        let mut made = false;
         while !self.cut
+            && !made
             && self.output.len() < OUTPUT_BYTES
             && let Some(slot) = self.slots.pop_front_if(|slot| !matches!(slot, Slot::Awaited(_)))
         {
             self.unusual_bytes -= slot.unusual_bytes();
             let reply = match slot {
                 Slot::Ready(reply) => reply,
-                Slot::Status => status(),
+                Slot::Status => {
+                    made = true;
+                    status()
+                }
                 Slot::Awaited(_) | Slot::Cut => {
                     self.cut = true;
                     break;
@@ -157,6 +163,13 @@ impl Replies {
         if self.slots.is_empty() && self.slots.capacity() > KEEP_SLOTS {
             self.slots = VecDeque::new();
         }
+    }
+
+    /// Whether the next reply's turn has come and the output is empty: there was more than one turn's worth.
+    pub fn can_advance(&self) -> bool {
+        self.output.is_empty()
+            && !self.cut
+            && self.slots.front().is_some_and(|slot| !matches!(slot, Slot::Awaited(_)))
     }
 
     /// The bytes to send next.

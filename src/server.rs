@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -13,15 +13,24 @@ use crate::connection;
 pub use crate::door::{BindError, SocketFile, bind, look_at_socket};
 pub use crate::front::Front;
 use crate::metrics::Metrics;
+use crate::patience::Pace;
 use crate::queue::Sender;
 
 /// How long to rest after `accept` failed (no descriptors, no memory).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// After so many connections in a row those that are there have a turn: or a storm of new ones would overflow the
+/// runtime's local queue, behind which answers from the vault would then wait.
+const ACCEPTS_IN_A_ROW: u32 = 16;
+/// Connections taken in a second, after a burst of as many as may be open: a storm must not have the processor.
+const ACCEPTS_PER_SECOND: u32 = 2000;
+
 /// Serves until `drain` is cancelled and every connection has ended. No [`Sender`] survives its return. Its
 /// caller imposes the deadline; dropped before, it ends every connection where it stands.
 pub async fn serve(listener: UnixListener, front: Arc<Front>, sender: Sender, drain: CancellationToken) {
     let mut tasks = JoinSet::new();
+    let mut in_a_row = 0;
+    let mut pace = Pace::new(ACCEPTS_PER_SECOND, front.limits.max_connections, Instant::now());
     loop {
         let accepted = tokio::select! {
             () = drain.cancelled() => break,
@@ -29,7 +38,16 @@ pub async fn serve(listener: UnixListener, front: Arc<Front>, sender: Sender, dr
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => admit(stream, &front, &sender, &drain, &mut tasks),
+            Ok((stream, _)) => {
+                admit(stream, &front, &sender, &drain, &mut tasks);
+                in_a_row += 1;
+                if let Some(early) = pace.came(Instant::now()) {
+                    tokio::time::sleep(early).await;
+                } else if in_a_row >= ACCEPTS_IN_A_ROW {
+                    in_a_row = 0;
+                    tokio::task::yield_now().await;
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted: trying again");
                 tokio::time::sleep(ACCEPT_REST).await;

@@ -165,6 +165,10 @@ impl Vault {
     fn open_lot(&mut self, stem: &str, now: Now) -> Result<Result<Lot, Refusal>, VaultError> {
         if self.group_lots.len() >= self.lots.most_lots_in_group() {
             self.commit(now)?;
+            // One group may name a thousand lots: it must not leave a thousand evicted files behind.
+            if self.lots.is_crowded() {
+                self.checkpoint_now(now)?;
+            }
             if let Some(refusal) = self.is_blocked(stem) {
                 return Ok(Err(refusal));
             }

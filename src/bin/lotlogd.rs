@@ -21,8 +21,15 @@ use lotlog::{check, settings, systemd};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
-/// Descriptors kept for the journal, the directories and whatever the libraries open.
+/// Descriptors kept for the journal, the directories and whatever the libraries open: at most half of them all.
 const OTHER_FILES: u64 = 64;
+/// Those who are told no have one descriptor of so many.
+const LINGERING_PART: u64 = 16;
+/// Descriptors for each lot that is held open. Beside these, evicted files wait for their sync, half as many again as
+/// may be open; and while a checkpoint syncs as many and what was open when it began, both fill up anew.
+const FILES_OF_A_LOT: u64 = 5;
+/// Held open however low the limit is.
+const LEAST_LOTS: usize = 4;
 /// Fewer open lots than this are worth a warning.
 const FEW_LOTS: usize = 1024;
 /// After a fail-stop the last replies have this long to go out.
@@ -127,7 +134,10 @@ fn raise_open_files(config: &mut Config) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
     // Connections must not take the descriptors that the vault needs.
-    let most = usize::try_from(limit.saturating_sub(OTHER_FILES) / 2).unwrap_or(usize::MAX).max(1);
+    let lingering = (config.limits.max_lingering as u64).min(limit / LINGERING_PART);
+    config.limits.max_lingering = usize::try_from(lingering).unwrap_or(usize::MAX);
+    let others = OTHER_FILES.min(limit / 2) + lingering;
+    let most = usize::try_from(limit.saturating_sub(others) / 3).unwrap_or(usize::MAX).max(1);
     if config.limits.max_connections > most {
         config.limits.max_connections = most;
         tracing::warn!(
@@ -136,12 +146,10 @@ fn raise_open_files(config: &mut Config) {
             "the limit of open files is low: fewer connections are taken"
         );
     }
-    let left = limit.saturating_sub(config.limits.max_connections as u64 + OTHER_FILES);
-    // Evicted files wait for their sync as descriptors: half as many again as are open.
-    let lots = usize::try_from(left / 3 * 2).unwrap_or(usize::MAX);
+    let left = limit.saturating_sub(config.limits.max_connections as u64 + others);
+    let lots = usize::try_from(left / FILES_OF_A_LOT).unwrap_or(usize::MAX).max(LEAST_LOTS);
     if lots < config.vault.max_open_lots {
-        let least = usize::try_from((limit / 8).max(4)).unwrap_or(4);
-        config.vault.max_open_lots = lots.max(least).min(config.vault.max_open_lots);
+        config.vault.max_open_lots = lots;
         if config.vault.max_open_lots < FEW_LOTS {
             tracing::warn!(
                 limit,

@@ -21,6 +21,14 @@ impl Place {
         Arc::new(Place { dir: tempfile::tempdir().expect("a temporary directory") })
     }
 
+    /// In memory where there is room for it, so that a busy disk does not disturb what is measured.
+    pub fn in_memory() -> Arc<Place> {
+        let dir = Path::new("/dev/shm");
+        let roomy = rustix::fs::statvfs(dir).is_ok_and(|fs| fs.f_bavail * fs.f_frsize > 2 << 30);
+        let made = if roomy { tempfile::tempdir_in(dir) } else { tempfile::tempdir() };
+        Arc::new(Place { dir: made.expect("a temporary directory") })
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -39,7 +47,15 @@ impl Place {
 
     /// The daemon, ready to be spawned, that knows nothing of the environment of the tests.
     pub fn command(&self, flags: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lotlogd"));
+        self.command_through(&[], flags)
+    }
+
+    /// The same, begun by other words: those of a program that becomes the daemon in the end.
+    pub fn command_through(&self, wrapper: &[String], flags: &[&str]) -> Command {
+        let daemon = env!("CARGO_BIN_EXE_lotlogd").to_owned();
+        let words: Vec<String> = wrapper.iter().cloned().chain([daemon]).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         for (name, _) in std::env::vars_os() {
             let ours = name.to_string_lossy().starts_with("LOTLOG");
             let of_systemd = ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC"].map(Into::into);
