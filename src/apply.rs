@@ -12,8 +12,8 @@ use crate::vault::{Now, Pending, Staged, Vault, VaultError};
 
 /// How often a batch that could not be written to its lot is tried again.
 pub(crate) const PENDING_RETRY: Duration = Duration::from_millis(250);
-/// After this long a `synced` ticket of a lot that cannot be written ends its connection: nobody can say yet.
-const PENDING_PATIENCE: Duration = Duration::from_secs(5);
+/// After this long a `synced` ticket of a batch that is still pending ends its connection: nobody can say yet.
+pub(crate) const PENDING_PATIENCE: Duration = Duration::from_secs(5);
 /// So often a lot file that somebody else keeps changing is taken anew before its batches wait.
 const CHANGED_ROUNDS: usize = 3;
 
@@ -210,7 +210,7 @@ impl Vault {
         }
         let mut changed = Vec::new();
         for (lot, since, mut batches) in by_lot {
-            if now.mono.duration_since(since) >= PENDING_PATIENCE && !self.space.lacking {
+            if now.mono.duration_since(since) >= PENDING_PATIENCE {
                 for (ticket, _) in batches.iter_mut().flat_map(|b| b.waiting.drain(..)) {
                     ticket.answer(Outcome::Unknown);
                 }
@@ -227,7 +227,7 @@ impl Vault {
             self.space.probed = None;
         }
         self.note_synced();
-        self.answer_sync_waiters();
+        self.answer_sync_waiters(now.mono);
         Ok(())
     }
 }

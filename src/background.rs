@@ -33,6 +33,8 @@ pub enum Job {
     Prepare {
         /// Its header.
         header: Header,
+        /// An old segment of that length whose place on the disk it takes.
+        old: Option<u64>,
     },
     /// Remove these segments, oldest first.
     Trim {
@@ -79,7 +81,7 @@ impl Job {
     /// Does a part of the job.
     fn step(&mut self, storage: &Storage) -> Step {
         match self {
-            Job::Prepare { header } => Step::End(prepare(storage, *header)),
+            Job::Prepare { header, old } => Step::End(prepare(storage, *header, *old)),
             Job::Trim { numbers } => {
                 let result = match numbers.pop_front() {
                     Some(number) => storage.unlink(Dir::Journal, &segment_name(number)),
@@ -159,14 +161,17 @@ pub fn is_marked(storage: &Storage) -> Result<bool, StorageError> {
     Ok(text[..got].trim_ascii_end() == storage.boot_id().as_bytes())
 }
 
-fn prepare(storage: &Storage, header: Header) -> Done {
-    match prepare_segment(storage, header) {
+fn prepare(storage: &Storage, header: Header, old: Option<u64>) -> Done {
+    let renamed = old.map_or(Ok(()), |old| {
+        let name = preparing_name(header.number);
+        storage.rename(Dir::Journal, &segment_name(old), &name, true)?;
+        // Under its old name nobody may find other bytes.
+        storage.sync_dir(Dir::Journal)
+    });
+    match renamed.and_then(|()| prepare_segment(storage, header)) {
         Ok(segment) => Done::Prepared(segment),
         Err(error) if storage.failure().is_some() => Done::Failed(error),
-        Err(error) => {
-            let _ = storage.unlink(Dir::Journal, &preparing_name(header.number));
-            Done::NotPrepared(error)
-        }
+        Err(error) => Done::NotPrepared(error),
     }
 }
 
@@ -183,11 +188,19 @@ pub fn preparing_name(number: u64) -> String {
 /// file system's own journal, which made it about twice as fast on ext4.
 ///
 /// # Errors
-/// Of the storage; lack of space shows here. A part of it may be left under [`preparing_name`].
+/// Of the storage; lack of space shows here, and then nothing is left of it.
 pub fn prepare_segment(storage: &Storage, header: Header) -> Result<Segment, StorageError> {
+    make_segment(storage, header).inspect_err(|_| {
+        // A failed disk does not take this any more, and the next recovery removes it.
+        let _ = storage.unlink(Dir::Journal, &preparing_name(header.number));
+    })
+}
+
+fn make_segment(storage: &Storage, header: Header) -> Result<Segment, StorageError> {
     let bytes = header.bytes;
     let name = preparing_name(header.number);
-    let file = storage.open(Dir::Journal, &name, How::Replace)?;
+    // What stands there is an old segment of this length: written over in place it needs no space.
+    let file = storage.open(Dir::Journal, &name, How::Write)?;
     file.allocate(bytes)?;
     file.write_all(0, &header.encode()).map_err(|(_, e)| e)?;
     let zeros = vec![0; WRITE_BYTES];

@@ -43,7 +43,9 @@ impl Vault {
     }
 
     fn checkpoint_is_due(&self, now: Instant) -> bool {
+        // On a full disk new segments come from those that a checkpoint makes needless.
         let crowded = self.journal.held_segments() >= SEGMENTS_PER_CHECKPOINT
+            || (self.journal.lack_of_segments().is_some() && self.journal.held_segments() > 1)
             || self.lots.wants_checkpoint()
             || self.lots.remembered() > REMEMBERED_LOTS;
         let due = self.checkpointing.due_at(&self.config, self.next_lsn, self.sessions.is_full());
@@ -117,7 +119,7 @@ impl Vault {
 
     fn room_for_checkpoint(&mut self, bytes: u64, now: Now) -> Result<bool, VaultError> {
         let room = self.journal.reserve(bytes, For::Checkpoint, now.mono)?;
-        if !room {
+        if !room && now.mono >= self.checkpointing.not_before {
             tracing::warn!("a checkpoint waits for room in the journal");
             self.checkpointing.not_before = now.mono + ROOM_RETRY;
         }

@@ -24,6 +24,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// DATA on a real disk, held by this process.
 #[derive(Debug)]
 pub struct RealDisk {
+    path: PathBuf,
     data: OwnedFd,
     lots: OwnedFd,
     journal: OwnedFd,
@@ -45,6 +46,14 @@ pub enum TakeError {
         /// What the lock file says, `unknown` where it says nothing.
         pid: String,
     },
+    /// The disk failed.
+    #[error("{path}: {source}; lotlogd does not start: check the disk, then start it again")]
+    Failed {
+        /// The path at fault.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system refused.
     #[error(
         "{path} cannot be used as the data directory: {source}; make it a directory that this user may write"
@@ -65,7 +74,7 @@ impl RealDisk {
     pub fn take(path: &Path) -> Result<RealDisk, TakeError> {
         let io_error = |path: &Path| {
             let path = path.to_owned();
-            move |source| TakeError::Io { path, source }
+            move |source| take_error(path, source)
         };
         make_dirs(path).map_err(io_error(path))?;
         let held = |error: io::Error, at: &Path| match error.kind() {
@@ -74,7 +83,7 @@ impl RealDisk {
                 let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_owned();
                 TakeError::Held { path: path.to_owned(), pid }
             }
-            _ => TakeError::Io { path: at.to_owned(), source: error },
+            _ => take_error(at.to_owned(), error),
         };
         // The directory too: somebody may remove the lock file, and a new one would be another lock.
         let data = fs::File::open(path).map_err(io_error(path))?;
@@ -114,11 +123,12 @@ impl RealDisk {
     pub fn look(path: &Path) -> Result<RealDisk, TakeError> {
         let open = |path: &Path| {
             rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| TakeError::Io { path: path.to_owned(), source: e.into() })
+                .map_err(|e| take_error(path.to_owned(), e.into()))
         };
         let data = open(path)?;
         let quarantine = open(&path.join("quarantine")).or_else(|_| open(path))?;
         Ok(RealDisk {
+            path: path.to_owned(),
             data,
             lots: open(&path.join("lots"))?,
             journal: open(&path.join("journal"))?,
@@ -146,6 +156,14 @@ fn hold(file: &fs::File) -> io::Result<()> {
             result => return Ok(result?),
         }
         tries -= 1;
+    }
+}
+
+fn take_error(path: PathBuf, source: io::Error) -> TakeError {
+    if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+        TakeError::Failed { path, source }
+    } else {
+        TakeError::Io { path, source }
     }
 }
 
@@ -229,6 +247,23 @@ impl Disk for RealDisk {
     fn free_bytes(&self, dir: Dir) -> io::Result<u64> {
         let stat = rustix::fs::fstatvfs(self.dir(dir))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn check_place(&self) -> io::Result<()> {
+        for (name, ours) in [("lots", &self.lots), ("journal", &self.journal)] {
+            let path = self.path.join(name);
+            let elsewhere = match rustix::fs::stat(&path) {
+                Ok(found) => stat_of(&found).id != stat_of(&rustix::fs::fstat(ours)?).id,
+                Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => true,
+                // A path that cannot be walked now says nothing of where it leads.
+                Err(_) => false,
+            };
+            if elsewhere {
+                let why = format!("{} was moved, deleted, unmounted or mounted over", path.display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, why));
+            }
+        }
+        Ok(())
     }
 
     fn boot_id(&self) -> String {

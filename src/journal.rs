@@ -7,7 +7,9 @@
 //! 2. A segment takes its first frame only after its header, its full length and its name are durable.
 //! 3. `synced` names a place before which everything is durable: it is read before `fdatasync` is called and
 //!    believed after it returned.
-//! 4. Batches leave one spare segment untouched: a checkpoint or a recovery always has room.
+//! 4. Batches leave one spare segment untouched, or while there is none a part of the current one: a checkpoint
+//!    has room. The segments that it makes needless become spares before any is removed: on a full disk
+//!    somebody else would take their place.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,6 +20,8 @@ use crate::storage::{Storage, StorageError};
 
 /// Spare segments kept ready.
 pub const SPARE_SEGMENTS: usize = 2;
+/// Without a spare segment batches leave this part of the current one to a checkpoint.
+const ROOM_SHARE: u64 = 4;
 /// How long after a segment could not be prepared it is tried again.
 const PREPARE_RETRY: Duration = Duration::from_millis(250);
 /// A buffer that grew beyond this for one large batch is given back.
@@ -50,6 +54,8 @@ pub struct Journal {
     /// Number and uuid of the newest segment asked for.
     newest: (u64, u128),
     preparing: bool,
+    /// A needless segment that may become a spare.
+    old: Option<u64>,
     /// Removals that were asked for and have not ended.
     trimming: usize,
     not_prepared: Option<(Instant, String)>,
@@ -94,6 +100,7 @@ impl Journal {
             unsynced_bytes: 0,
             spares: VecDeque::new(),
             preparing: false,
+            old: None,
             trimming: 0,
             not_prepared: None,
             segment_bytes,
@@ -179,14 +186,20 @@ impl Journal {
             (Some((at, _)), Some(now)) => now < *at + PREPARE_RETRY,
             _ => false,
         };
-        if self.preparing || resting || self.spares.len() >= SPARE_SEGMENTS {
+        if self.spares.len() >= SPARE_SEGMENTS {
+            if let Some(old) = self.old.take() {
+                self.remove(VecDeque::from([old]));
+            }
+            return;
+        }
+        if self.preparing || (resting && self.old.is_none()) {
             return;
         }
         let (number, previous) = self.newest;
         let uuid = uuid::Uuid::new_v4().as_u128();
         let header = Header { number: number + 1, uuid, previous, bytes: self.segment_bytes };
         self.preparing = true;
-        self.lane.submit(Job::Prepare { header });
+        self.lane.submit(Job::Prepare { header, old: self.old.take() });
     }
 
     /// Makes sure that a frame of `bytes` can be pushed, waiting for a segment under preparation. `false`:
@@ -195,7 +208,9 @@ impl Journal {
     /// # Errors
     /// When the disk failed.
     pub fn reserve(&mut self, bytes: u64, who: For, now: Instant) -> Result<bool, StorageError> {
-        if self.fits(bytes) {
+        let left =
+            if who == For::Batch && self.spares.is_empty() { self.segment_bytes / ROOM_SHARE } else { 0 };
+        if self.fits(bytes + left) {
             return Ok(true);
         }
         let needed = if who == For::Batch { 2 } else { 1 };
@@ -272,7 +287,7 @@ impl Journal {
     /// Hands the buffered frames to the kernel. An error here is the end: nobody knows what is on disk.
     ///
     /// # Errors
-    /// Of the write.
+    /// Of the write, or somebody has deleted the segment.
     pub fn flush(&mut self) -> Result<(), StorageError> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -284,34 +299,44 @@ impl Journal {
         if self.buffer.capacity() > BUFFER_BYTES {
             self.buffer = Vec::new();
         }
-        Ok(())
+        self.segment.file.check_name()
     }
 
-    /// Makes everything flushed durable.
+    /// Makes everything flushed durable, where DATA's path leads.
     ///
     /// # Errors
-    /// Of the sync; the latch is closed.
+    /// Of the sync, or somebody has taken the journal away; the latch is closed.
     pub fn sync(&mut self) -> Result<(), StorageError> {
         let end = Position { segment: self.segment.header.number, offset: self.end };
         self.segment.file.sync()?;
+        self.segment.file.check_name()?;
+        self.storage.0.check_place()?;
         self.synced = end;
         self.unsynced_bytes = 0;
         Ok(())
     }
 
-    /// Removes, in the background, the segments before `segment`.
+    /// Gives up the segments before `segment`: removes them in the background, or makes spares of them.
     pub fn trim(&mut self, segment: u64) {
         let mut numbers = VecDeque::new();
-        while let Some((number, _)) = self.held.front()
-            && *number < segment
-        {
-            numbers.push_back(*number);
+        let mut newest_bytes = 0;
+        while let Some((number, bytes)) = self.held.front().copied().filter(|(number, _)| *number < segment) {
+            numbers.push_back(number);
+            newest_bytes = bytes;
             self.held.pop_front();
         }
-        if !numbers.is_empty() {
-            self.trimming += 1;
-            self.lane.submit(Job::Trim { numbers });
+        if self.spares.len() < SPARE_SEGMENTS && self.old.is_none() && newest_bytes == self.segment_bytes {
+            self.old = numbers.pop_back();
         }
+        if !numbers.is_empty() {
+            self.remove(numbers);
+        }
+        self.prepare_more(None);
+    }
+
+    fn remove(&mut self, numbers: VecDeque<u64>) {
+        self.trimming += 1;
+        self.lane.submit(Job::Trim { numbers });
     }
 
     /// Waits until what was asked to be removed is gone.

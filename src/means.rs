@@ -16,6 +16,8 @@ pub const SPACE_RESERVE_BYTES: u64 = 4 << 20;
 const SPACE_NEAR_BYTES: u64 = 256 << 20;
 /// How long free space is believed.
 const SPACE_BELIEF: Duration = Duration::from_millis(250);
+/// Only so long after the last refusal there is a word of space again.
+const SPACE_CALM: Duration = Duration::from_secs(1);
 /// Timestamps go on from the last one while the wall clock is behind it by less than this.
 const CLOCK_STEP_MICROS: i64 = 3600 * 1_000_000;
 
@@ -34,7 +36,7 @@ impl Vault {
         let needed = lines_bytes + SPACE_RESERVE_BYTES + SPARE_SEGMENTS as u64 * self.journal.segment_bytes();
         let stale = self.space.probed.is_none_or(|at| now.duration_since(at) >= SPACE_BELIEF);
         let near = self.space.free_bytes < needed + SPACE_NEAR_BYTES;
-        if stale || (near && !self.space.lacking) {
+        if stale || (near && self.space.free_bytes >= needed) {
             let on_the_way: u64 = self.staged.iter().map(|s| s.batch.lines_bytes).sum();
             // Where the question itself fails, the writes will tell.
             let free = self.storage.free_bytes(Dir::Lots).unwrap_or(u64::MAX);
@@ -42,10 +44,20 @@ impl Vault {
             self.space.probed = Some(now);
         }
         let lacking = self.space.free_bytes < needed;
-        self.space_is_lacking(lacking);
+        if lacking {
+            self.space_was_refused(now);
+        } else if self.space.refused.is_none_or(|at| now.duration_since(at) >= SPACE_CALM) {
+            self.space_is_lacking(false);
+        }
         lacking.then(|| {
             no_space(&format!("{} bytes are free for lot files, {needed} are needed", self.space.free_bytes))
         })
+    }
+
+    /// A batch is refused for lack of bytes, of inodes, or of a journal segment. Others may be taken meanwhile.
+    pub(crate) fn space_was_refused(&mut self, now: Instant) {
+        self.space.refused = Some(now);
+        self.space_is_lacking(true);
     }
 
     pub(crate) fn space_is_lacking(&mut self, lacking: bool) {

@@ -75,7 +75,10 @@ impl OpenError {
             OpenError::Take(TakeError::Held { .. }) => 73,
             OpenError::Take(TakeError::Io { .. }) => 78,
             OpenError::Damaged { .. } | OpenError::Newer { .. } => 65,
-            OpenError::Storage(_) | OpenError::Vault(_) | OpenError::Thread(_) => 74,
+            OpenError::Take(TakeError::Failed { .. })
+            | OpenError::Storage(_)
+            | OpenError::Vault(_)
+            | OpenError::Thread(_) => 74,
         }
     }
 }
@@ -131,9 +134,21 @@ impl Vault {
     /// # Errors
     /// [`OpenError`], with an exit code.
     pub fn open(data_dir: &Path, config: &VaultConfig, metrics: Arc<Metrics>) -> Result<Vault, OpenError> {
-        let disk = RealDisk::take(data_dir)?;
+        let around = Threads(std::cell::Cell::new(None));
+        let disk = loop {
+            match RealDisk::take(data_dir) {
+                Err(TakeError::Io { path, source }) => {
+                    let error = StorageError { what: path.display().to_string(), source };
+                    if !error.is_no_space() {
+                        return Err(TakeError::Io { path, source: error.source }.into());
+                    }
+                    around.wait_for_space(&error);
+                }
+                taken => break taken?,
+            }
+        };
         let storage = Storage::new(Arc::new(disk), metrics.clone());
-        Vault::recover(storage, config, metrics, &Threads(std::cell::Cell::new(None)))
+        Vault::recover(storage, config, metrics, &around)
     }
 
     /// Recovers what is on a disk.
@@ -262,9 +277,10 @@ fn redo(
     }
     loop {
         let (mut redo, mut told) = Redo::collect(storage, range, config.max_open_lots / 2)?;
-        let looked = redo.look();
-        let needed = redo.bytes_needed(rewrite) + SPACE_RESERVE_BYTES;
         let free = storage.free_bytes(Dir::Lots)?;
+        // A look may have to note something down.
+        let looked = if free < SPACE_RESERVE_BYTES { Ok(()) } else { redo.look() };
+        let needed = redo.bytes_needed(rewrite) + SPACE_RESERVE_BYTES;
         let result = if let Err(error) = looked {
             Err(error)
         } else if free < needed {

@@ -27,6 +27,8 @@ pub fn listen() -> io::Result<Shutdown> {
     let shutdown = Shutdown::default();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let asked = shutdown.clone();
+    // Caught for its default's sake, which is death: beyond the limit of a file's size a write then fails.
+    signal_hook::flag::register(rustix::process::Signal::XFSZ.as_raw(), Arc::default())?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             match signal {

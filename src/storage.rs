@@ -105,6 +105,10 @@ pub trait Disk: Send + Sync {
     fn free_bytes(&self, dir: Dir) -> io::Result<u64>;
     /// The identity of the running kernel.
     fn boot_id(&self) -> String;
+    /// Fails where DATA's path no longer leads to these directories.
+    fn check_place(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A storage error, naming the call, the file and what the system said.
@@ -269,6 +273,11 @@ impl Storage {
         self.disk.boot_id()
     }
 
+    /// Makes sure that DATA is still where its path leads: nobody finds what is stored elsewhere. Latched.
+    pub fn check_place(&self) -> Result<(), StorageError> {
+        self.disk.check_place().map_err(|source| self.failed("look at DATA".to_owned(), source))
+    }
+
     /// An error that always latches.
     fn failed(&self, what: String, source: io::Error) -> StorageError {
         let error = StorageError { what, source };
@@ -375,6 +384,16 @@ impl File {
     /// What the file looks like now.
     pub fn stat(&self) -> Result<Stat, StorageError> {
         self.file.stat().map_err(|source| StorageError { what: format!("look at {}", self.path), source })
+    }
+
+    /// Makes sure that the file still has a name: what is stored in one without is gone with the process. Latched.
+    pub fn check_name(&self) -> Result<(), StorageError> {
+        let stat = self.stat()?;
+        if stat.links > 0 {
+            return Ok(());
+        }
+        let source = io::Error::new(io::ErrorKind::NotFound, "somebody has deleted it");
+        Err(self.storage.failed(format!("look at {}", self.path), source))
     }
 
     /// Makes the next read come from the disk. Best effort: a file system without a cache has none to drop.

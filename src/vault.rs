@@ -185,6 +185,8 @@ pub(crate) struct Space {
     pub(crate) free_bytes: u64,
     pub(crate) probed: Option<Instant>,
     pub(crate) lacking: bool,
+    /// When a batch was last refused.
+    pub(crate) refused: Option<Instant>,
 }
 
 impl Vault {
@@ -213,7 +215,7 @@ impl Vault {
             sync_wanted: false,
             oldest_unsynced: None,
             group_lots: HashSet::new(),
-            space: Space { free_bytes: 0, probed: None, lacking: false },
+            space: Space { free_bytes: 0, probed: None, lacking: false, refused: None },
             pending_retry_at: now,
             retrying: false,
             placing: false,

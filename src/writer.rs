@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use crate::apply::PENDING_RETRY;
+use crate::apply::{PENDING_PATIENCE, PENDING_RETRY};
 use crate::batch::{Batch, Code, Durability, Outcome, Refusal};
 use crate::checkpoint::SEGMENTS_BACK_PRESSURE;
 use crate::frame::{self, Content};
@@ -111,7 +111,7 @@ impl Vault {
         if !self.journal.reserve(frame_bytes, For::Batch, now.mono)? {
             let why = self.journal.lack_of_segments().unwrap_or("the next journal segment is not ready");
             ticket.answer(Outcome::Refused(no_space(why)));
-            self.space_is_lacking(true);
+            self.space_was_refused(now.mono);
             return Ok(());
         }
 
@@ -197,7 +197,7 @@ impl Vault {
         Ok(match look {
             Look::Ready(lot) => Ok(lot),
             Look::NoSpace(why) => {
-                self.space_is_lacking(true);
+                self.space_was_refused(now.mono);
                 Err(no_space(&why))
             }
             Look::Unavailable(why) | Look::Changed(_, why) => {
@@ -282,21 +282,25 @@ impl Vault {
         self.group_lots.clear();
         let staged = std::mem::take(&mut self.staged);
         self.apply(staged, now)?;
-        self.answer_sync_waiters();
+        self.answer_sync_waiters(now.mono);
         self.metrics.lots_open.store(self.lots.open_files(), Relaxed);
         self.metrics.journal_bytes.store(self.journal.held_bytes(), Relaxed);
         Ok(())
     }
 
-    pub(crate) fn answer_sync_waiters(&mut self) {
-        if self.placing
-            || self.sync_waiters.is_empty()
-            || self.pending.iter().any(|p| p.for_space)
-            || !self.staged.is_empty()
-        {
+    pub(crate) fn answer_sync_waiters(&mut self, now: Instant) {
+        if self.placing || self.sync_waiters.is_empty() || !self.staged.is_empty() {
             return;
         }
-        let outcome = match self.pending.first() {
+        let outcome = match self.pending.iter().find(|p| p.for_space).or(self.pending.first()) {
+            Some(p) if p.for_space && now.duration_since(p.since) < PENDING_PATIENCE => return,
+            Some(p) if p.for_space => Outcome::Refused(Refusal::new(
+                Code::NoSpace,
+                format!(
+                    "batches wait for space before they are in their lot files ({}): make room, the daemon goes on by itself",
+                    p.why
+                ),
+            )),
             Some(p) => Outcome::Refused(unavailable(p.staged.batch.lot.stem(), &p.why)),
             None => Outcome::Synced { lsn: self.next_lsn - 1 },
         };

@@ -45,6 +45,11 @@ impl Place {
         self.path().join("log")
     }
 
+    /// What the daemons here have said so far.
+    pub fn own_log(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     /// The daemon, ready to be spawned, that knows nothing of the environment of the tests.
     pub fn command(&self, flags: &[&str]) -> Command {
         self.command_through(&[], flags)
@@ -153,7 +158,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("own log: {}", std::fs::read_to_string(self.place.log()).unwrap_or_default());
+            eprintln!("own log: {}", self.place.own_log());
         }
     }
 }
