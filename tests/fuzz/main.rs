@@ -5,14 +5,18 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 mod crafted;
+mod decisions;
 mod directory;
 mod journals;
 mod lots;
 mod misplaced;
 mod mutate;
+mod reader;
+mod requests;
 #[path = "../vault/sim/mod.rs"]
 #[allow(dead_code, unused_imports)] // the vault's suite uses the rest
 mod sim;
+mod structured;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

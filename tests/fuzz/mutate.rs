@@ -15,8 +15,20 @@ pub fn put(world: &mut World, dir: Dir, name: &str, bytes: &[u8]) {
     *world = disk.world.lock().unwrap().clone();
 }
 
+/// Where a mutation's choices come from: a generator, or a fuzzer's bytes.
+pub trait Choices {
+    /// A number below `n`, which is at least 1.
+    fn below(&mut self, n: usize) -> usize;
+}
+
+impl Choices for Random {
+    fn below(&mut self, n: usize) -> usize {
+        Random::below(self, n)
+    }
+}
+
 /// Changes a directory in one way; says how. `other` is another directory to take from.
-pub fn change(world: &mut World, other: &World, dir: Dir, random: &mut Random) -> String {
+pub fn change(world: &mut World, other: &World, dir: Dir, random: &mut impl Choices) -> String {
     let names = world.names(dir);
     if names.is_empty() {
         return String::new();
@@ -37,7 +49,7 @@ pub fn change(world: &mut World, other: &World, dir: Dir, random: &mut Random) -
         2 => {
             // A name that follows, or one that is nobody's.
             let to = match u64::from_str_radix(name.trim_end_matches(".wal"), 16) {
-                Ok(number) if random.chance(80) => {
+                Ok(number) if random.below(5) > 0 => {
                     format!("{:016x}.wal", number + 1 + random.below(4) as u64)
                 }
                 _ => format!("{name}.old"),
@@ -62,7 +74,13 @@ pub fn change(world: &mut World, other: &World, dir: Dir, random: &mut Random) -
 }
 
 /// Changes a file's bytes in one way, mostly where something was written.
-fn change_bytes(b: &mut Vec<u8>, used: usize, ours: &[u8], theirs: &[u8], random: &mut Random) -> String {
+fn change_bytes(
+    b: &mut Vec<u8>,
+    used: usize,
+    ours: &[u8],
+    theirs: &[u8],
+    random: &mut impl Choices,
+) -> String {
     if used == 0 {
         b.extend_from_slice(b"something");
         return "written to".to_owned();
@@ -113,7 +131,7 @@ fn change_bytes(b: &mut Vec<u8>, used: usize, ours: &[u8], theirs: &[u8], random
         }
         7 => {
             for byte in &mut b[at..end] {
-                *byte = random.number() as u8;
+                *byte = random.below(256) as u8;
             }
             format!("{at}..{end} noise")
         }
