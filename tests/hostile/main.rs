@@ -7,8 +7,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod breaks;
 mod cage;
 mod descriptors;
+mod floods;
+mod guests;
+mod lines;
 mod siege;
 mod sockets;
 

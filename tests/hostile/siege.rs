@@ -263,6 +263,11 @@ impl Siege {
         })
     }
 
+    /// The longest wait of the other since this moment.
+    pub fn longest_since(&self, begun: Instant) -> Duration {
+        Other::look(&self.other.waits, begun..Instant::now()).1
+    }
+
     /// Memory of the daemon's process, in MiB: now and at most.
     pub fn memory_mib(&self) -> (u64, u64) {
         memory_mib(self.daemon.pid())
