@@ -11,6 +11,8 @@ use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
 
 /// How long a job that cannot go on rests.
 const STALL: Duration = Duration::from_millis(250);
+/// Of so many rests one is worth a word: about once a minute.
+const STALLS_PER_WORD: u32 = 240;
 
 /// Says that lot syncs of a checkpoint or of recovery are under way, and in which boot.
 pub const SYNCING_MARKER: &str = "syncing";
@@ -121,6 +123,8 @@ impl Job {
 
 /// Length of the marker's text: a boot id with room. It is written over in place, so that it needs no space.
 const MARKER_BYTES: usize = 64;
+/// Length of its file: btrfs keeps smaller ones among its metadata, and there nothing is written over in place.
+const MARKER_FILE_BYTES: u64 = 4096;
 
 /// Says, durably, that lot syncs are under way in this boot.
 ///
@@ -142,6 +146,9 @@ pub fn clear_marker(storage: &Storage) -> Result<(), StorageError> {
 
 fn put_marker(storage: &Storage, boot_id: &str) -> Result<File, StorageError> {
     let file = storage.open(Dir::Journal, SYNCING_MARKER, How::Write)?;
+    if file.stat()?.bytes < MARKER_FILE_BYTES {
+        file.allocate(MARKER_FILE_BYTES)?;
+    }
     file.write_all(0, format!("{boot_id:<MARKER_BYTES$}").as_bytes()).map_err(|(_, e)| e)?;
     Ok(file)
 }
@@ -245,12 +252,16 @@ impl Lane {
         let (outbox, done) = mpsc::channel();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             for mut job in inbox {
+                let mut stalls = 0_u32;
                 let end = loop {
                     match job.step(&storage) {
                         Step::End(end) => break end,
                         Step::More => {}
                         Step::Stalled(error) => {
-                            tracing::warn!(%error, "syncs of lot files wait");
+                            if stalls.is_multiple_of(STALLS_PER_WORD) {
+                                tracing::warn!(%error, "syncs of lot files wait");
+                            }
+                            stalls = stalls.wrapping_add(1);
                             std::thread::sleep(STALL);
                         }
                     }

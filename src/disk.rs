@@ -7,7 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, Per
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Advice, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{
+    Advice, AtFlags, FallocateFlags, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags,
+};
 
 use crate::storage::{Dir, Disk, DiskFile, How, Stat};
 
@@ -306,6 +308,13 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
+        // On btrfs what is written over needs new space, unless a file was told otherwise while it was empty;
+        // other file systems know no such flag.
+        if self.0.metadata()?.len() == 0
+            && let Ok(flags) = rustix::fs::ioctl_getflags(&self.0)
+        {
+            let _ = rustix::fs::ioctl_setflags(&self.0, flags | IFlags::NOCOW);
+        }
         Ok(rustix::fs::fallocate(self.0.as_fd(), FallocateFlags::empty(), 0, bytes)?)
     }
 
