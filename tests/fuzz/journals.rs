@@ -4,7 +4,7 @@
 use lotlog::frame::segment_name;
 use lotlog::storage::Dir;
 
-use crate::directory::{Came, Shape, check_journal, segments, shapes};
+use crate::directory::{Came, Shape, check_journal, segments, shapes, small};
 use crate::mutate;
 use crate::sim::*;
 use crate::{rounds, seed};
@@ -121,4 +121,52 @@ fn ranges_and_files_of_a_journal_changed_at_random_lose_nothing_that_is_vouched_
         counts.check(shape, &world, &what);
     }
     println!("random: {counts:?}");
+}
+
+/// Puts a directory on the real disk.
+fn laid_out(world: &World) -> tempfile::TempDir {
+    let data = tempfile::tempdir().unwrap();
+    for dir in [Dir::Lots, Dir::Journal, Dir::Quarantine] {
+        let path = data.path().join(dir.prefix());
+        std::fs::create_dir(&path).unwrap();
+        for name in world.names(dir) {
+            std::fs::write(path.join(&name), world.read(dir, &name).unwrap()).unwrap();
+        }
+    }
+    data
+}
+
+#[test]
+fn verify_finds_at_the_same_place_what_a_start_refuses() {
+    let (shapes, seed) = (shapes(), seed());
+    let (mut refused, mut sound) = (0, 0);
+    for round in 0..rounds(150) {
+        let mut random = Random(seed.wrapping_add(round));
+        let shape = &shapes[random.below(shapes.len())];
+        let mut world = shape.world.clone();
+        let dir = if random.chance(80) { Dir::Journal } else { Dir::Lots };
+        let what = mutate::change(&mut world, &shapes[0].world, dir, &mut random);
+        let note = format!("{}: LOTLOG_SEED={}{what}", shape.name, seed.wrapping_add(round));
+        let data = laid_out(&world);
+        let report = lotlog::verify::verify(data.path()).unwrap_or_else(|e| panic!("{note}: {e}"));
+        let found: Vec<(&str, u64)> = report
+            .findings
+            .iter()
+            .filter(|finding| finding.kind.starts_with("journal"))
+            .map(|finding| (finding.file.as_str(), finding.offset))
+            .collect();
+        match open(&SimDisk::new(world), &Around::new(), &small()) {
+            Ok(_) => {
+                sound += 1;
+                assert_eq!(found, [], "{note}");
+            }
+            Err(lotlog::recovery::OpenError::Damaged { at, .. }) => {
+                refused += 1;
+                let file = format!("journal/{}", segment_name(at.segment));
+                assert_eq!(found, [(file.as_str(), at.offset)], "{note}");
+            }
+            Err(error) => panic!("{note}: {error}"),
+        }
+    }
+    println!("verify: {refused} refused, {sound} sound");
 }
