@@ -31,6 +31,7 @@ pub struct RealDisk {
     lots: OwnedFd,
     journal: OwnedFd,
     quarantine: OwnedFd,
+    boot_id: String,
     /// Hold the locks for as long as they are open.
     _locks: Option<(fs::File, fs::File)>,
 }
@@ -135,6 +136,7 @@ impl RealDisk {
             lots: open(&path.join("lots"))?,
             journal: open(&path.join("journal"))?,
             quarantine,
+            boot_id: boot_id(),
             _locks: None,
         })
     }
@@ -169,12 +171,26 @@ fn take_error(path: PathBuf, source: io::Error) -> TakeError {
     }
 }
 
-/// Makes a directory and its missing parents, each synced into its own parent.
-fn make_dirs(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
+/// Read once: later there may be no descriptor left for it.
+fn boot_id() -> String {
+    // Without /proc every start counts as a new boot: the marker then means nothing, as after a reboot.
+    match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(id) => id.trim().to_owned(),
+        Err(_) => uuid::Uuid::new_v4().to_string(),
     }
+}
+
+/// Makes a directory and its missing parents, each synced into its own parent. So is one that is there: the
+/// start that made it may have died before that.
+fn make_dirs(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
+            // Then it was somebody else who made it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result,
+        };
+    }
     make_dirs(parent)?;
     match fs::DirBuilder::new().mode(DIR_MODE).create(path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -269,11 +285,7 @@ impl Disk for RealDisk {
     }
 
     fn boot_id(&self) -> String {
-        // Without /proc every start counts as a new boot: the marker then means nothing, as after a reboot.
-        match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-            Ok(id) => id.trim().to_owned(),
-            Err(_) => uuid::Uuid::new_v4().to_string(),
-        }
+        self.boot_id.clone()
     }
 }
 
@@ -300,7 +312,8 @@ impl DiskFile for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        // Not the standard library's: that one tries again after EINTR, and no sync is ever tried again.
+        Ok(rustix::fs::fdatasync(self.0.as_fd())?)
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {

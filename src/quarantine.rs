@@ -66,16 +66,15 @@ pub fn set_aside(storage: &Storage, piece: Piece<'_>) -> Result<String, StorageE
         if copy == There::Other || note == There::Other {
             continue;
         }
-        if copy != There::Copy {
-            let copy = storage.open(Dir::Quarantine, &name, How::Replace)?;
-            let mut at = 0;
-            each_chunk(file, from, to, |chunk| {
-                copy.write_all(at, chunk).map_err(|(_, e)| e)?;
-                at += chunk.len() as u64;
-                Ok(())
-            })?;
-            copy.sync()?;
-        }
+        // Where it is there already, the attempt that made it may have died before its sync: written anew.
+        let copy = storage.open(Dir::Quarantine, &name, How::Replace)?;
+        let mut at = 0;
+        each_chunk(file, from, to, |chunk| {
+            copy.write_all(at, chunk).map_err(|(_, e)| e)?;
+            at += chunk.len() as u64;
+            Ok(())
+        })?;
+        copy.sync()?;
         if note != There::Copy {
             let note = storage.open(Dir::Quarantine, &format!("{name}.txt"), How::Replace)?;
             note.write_all(0, note_text(&name, piece).as_bytes()).map_err(|(_, e)| e)?;

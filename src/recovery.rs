@@ -175,20 +175,15 @@ impl Vault {
                 redo(&storage, range, config, around)?
             }
         };
-        let mut vault = loop {
-            match begin(&storage, config, &metrics, &scanned, &told, around) {
-                Err(OpenError::Storage(error)) if error.is_no_space() && storage.failure().is_none() => {
-                    if !around.wait_for_space(&error) {
-                        return Err(error.into());
-                    }
-                }
-                result => break result?,
-            }
-        };
+        let mut vault =
+            with_space(&storage, around, || begin(&storage, config, &metrics, &scanned, &told, around))?;
         vault.take_stranded(stranded, around.now())?;
         vault.checkpoint_now(around.now())?;
         vault.journal.allow_claims();
-        remove_old(&storage, &scanned, &told, around.now().wall_micros)?;
+        // A file system that copies on write needs space to remove a name.
+        with_space(&storage, around, || {
+            Ok(remove_old(&storage, &scanned, &told, around.now().wall_micros)?)
+        })?;
         metrics.lsn.store(vault.next_lsn - 1, Relaxed);
         metrics.synced_lsn.store(vault.next_lsn - 1, Relaxed);
         metrics.journal_bytes.store(vault.journal.held_bytes(), Relaxed);
@@ -225,6 +220,24 @@ impl Vault {
             self.pending.push(Pending { staged, for_space: false, why, since: now.mono });
         }
         Ok(())
+    }
+}
+
+/// Tries again whenever there may be space.
+fn with_space<T>(
+    storage: &Storage,
+    around: &dyn Surroundings,
+    mut attempt: impl FnMut() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    loop {
+        match attempt() {
+            Err(OpenError::Storage(error)) if error.is_no_space() && storage.failure().is_none() => {
+                if !around.wait_for_space(&error) {
+                    return Err(error.into());
+                }
+            }
+            result => return result,
+        }
     }
 }
 

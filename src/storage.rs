@@ -244,7 +244,7 @@ impl Storage {
     pub fn unlink(&self, dir: Dir, name: &str) -> Result<(), StorageError> {
         let what = || format!("removal of {}{name}", dir.prefix());
         self.latch.check(what)?;
-        let result = self.disk.unlink(dir, name);
+        let result = retry(|| self.disk.unlink(dir, name));
         self.progressed();
         match result {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.write_failed(what(), source)),
