@@ -85,14 +85,19 @@ impl Job {
         match self {
             Job::Prepare { header, old } => Step::End(prepare(storage, *header, *old)),
             Job::Trim { numbers } => {
-                let result = match numbers.pop_front() {
-                    Some(number) => storage.unlink(Dir::Journal, &segment_name(number)),
-                    None => {
-                        let result = storage.sync_dir(Dir::Journal);
-                        return Step::End(result.map_or_else(Done::Failed, |()| Done::Trimmed));
-                    }
+                let Some(number) = numbers.front() else {
+                    let result = storage.sync_dir(Dir::Journal);
+                    return Step::End(result.map_or_else(Done::Failed, |()| Done::Trimmed));
                 };
-                result.map_or_else(|e| Step::End(Done::Failed(e)), |()| Step::More)
+                match storage.unlink(Dir::Journal, &segment_name(*number)) {
+                    Ok(()) => {
+                        numbers.pop_front();
+                        Step::More
+                    }
+                    // A file system that copies on write needs space to remove a name.
+                    Err(error) if error.is_no_space() => Step::Stalled(error),
+                    Err(error) => Step::End(Done::Failed(error)),
+                }
             }
             Job::SyncLots { files, names, marked } => {
                 let result = if !*marked {
@@ -259,7 +264,7 @@ impl Lane {
                         Step::More => {}
                         Step::Stalled(error) => {
                             if stalls.is_multiple_of(STALLS_PER_WORD) {
-                                tracing::warn!(%error, "syncs of lot files wait");
+                                tracing::warn!(%error, "background work waits, and goes on by itself");
                             }
                             stalls = stalls.wrapping_add(1);
                             std::thread::sleep(STALL);

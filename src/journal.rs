@@ -24,6 +24,8 @@ pub const SPARE_SEGMENTS: usize = 2;
 const ROOM_SHARE: u64 = 4;
 /// How long after a segment could not be prepared it is tried again.
 const PREPARE_RETRY: Duration = Duration::from_millis(250);
+/// How often the background is looked after while it works: its failure must not wait for the next batch.
+const TEND_INTERVAL: Duration = Duration::from_millis(50);
 /// A buffer that grew beyond this for one large batch is given back.
 const BUFFER_BYTES: usize = 16 << 20;
 
@@ -146,8 +148,11 @@ impl Journal {
     }
 
     /// When [`Journal::tend`] wants to be called next.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.not_prepared.as_ref().filter(|_| !self.preparing).map(|(at, _)| *at + PREPARE_RETRY)
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        if self.preparing || self.trimming > 0 {
+            return Some(now + TEND_INTERVAL);
+        }
+        self.not_prepared.as_ref().map(|(at, _)| *at + PREPARE_RETRY)
     }
 
     /// Takes in what the background did, and asks for more spares.

@@ -342,7 +342,7 @@ impl Vault {
     /// When [`Vault::tick`] wants to be called next; `None`: nothing is due until a group comes.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let retry = (!self.pending.is_empty()).then_some(self.pending_retry_at);
-        [self.sync_due_at(), retry, self.journal.next_deadline(), self.checkpoint_deadline(now)]
+        [self.sync_due_at(), retry, self.journal.next_deadline(now), self.checkpoint_deadline(now)]
             .into_iter()
             .flatten()
             .min()
