@@ -31,6 +31,10 @@ const LINES_IN_A_TURN: usize = 16;
 const BYTES_IN_A_TURN: usize = 16 << 10;
 /// A `status` request is at most this long where only such a one is taken.
 const STATUS_LINE_BYTES: usize = 256;
+/// While a clock runs a connection looks at it at least so often ...
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// ... and where that comes later than this, the daemon itself stood still, which is nobody else's fault.
+const LATE: Duration = Duration::from_millis(500);
 /// What is read for the last time when a drain begins, so that it can be refused by name.
 const LAST_READ_BYTES: usize = 256 << 10;
 /// What the kernel keeps of a connection's unread replies, doubled by it for its own needs (socket(7)).
@@ -167,7 +171,7 @@ impl Connection {
         let reads = wants_input && !starved;
         self.line_clock.run(reads && !self.inbox.is_empty(), now);
         let deadlines = [self.line_clock.deadline(), self.reply_clock.deadline()];
-        let deadline = deadlines.into_iter().flatten().min();
+        let wake = deadlines.into_iter().flatten().min().map(|at| at.min(now + LOOK_INTERVAL));
         let has_output = !self.replies.output().is_empty();
         tokio::select! {
             () = self.mailbox.filled(), if self.replies.awaited() > 0 => {}
@@ -184,7 +188,11 @@ impl Connection {
             }
             () = poll_sending(&mut self.sending), if self.sending.is_some() => self.sending = None,
             () = drain.cancelled(), if !self.draining => {}
-            () = until(deadline), if deadline.is_some() => {}
+            () = until(wake), if wake.is_some() => {}
+        }
+        if wake.is_some_and(|at| at.elapsed() >= LATE) {
+            self.line_clock.forgive(now.elapsed());
+            self.reply_clock.forgive(now.elapsed());
         }
         Ok(())
     }

@@ -31,6 +31,11 @@ impl LineClock {
         self.running_since = running.then_some(now);
     }
 
+    /// Of the time the clock ran, so much was the daemon's own standing still.
+    pub fn forgive(&mut self, held_up: Duration) {
+        self.running_since = self.running_since.map(|since| since + held_up);
+    }
+
     /// The line got `bytes` more: every [`LINE_PROGRESS_BYTES`] set the clock to zero.
     pub fn progress(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -79,6 +84,11 @@ impl ReplyClock {
         } else if progress || self.stuck_since.is_none() {
             self.stuck_since = Some(now);
         }
+    }
+
+    /// So much of the time was the daemon's own standing still.
+    pub fn forgive(&mut self, held_up: Duration) {
+        self.stuck_since = self.stuck_since.map(|since| since + held_up);
     }
 
     /// When the peer has not read for too long.
@@ -151,6 +161,21 @@ mod tests {
             slow.progress(LINE_PROGRESS_BYTES / 100);
             fast.progress(LINE_PROGRESS_BYTES / 29);
         }
+    }
+
+    #[test]
+    fn a_clock_does_not_count_what_is_forgiven() {
+        let start = Instant::now();
+        let (mut line, mut reply) = (LineClock::new(30 * SECOND), ReplyClock::new(30 * SECOND));
+        line.forgive(SECOND);
+        reply.forgive(SECOND);
+        assert_eq!((line.deadline(), reply.deadline()), (None, None));
+        line.run(true, start);
+        reply.wrote(false, true, start);
+        line.forgive(5 * SECOND);
+        reply.forgive(5 * SECOND);
+        assert!(!line.is_over(start + 34 * SECOND) && !reply.is_over(start + 34 * SECOND));
+        assert!(line.is_over(start + 35 * SECOND) && reply.is_over(start + 35 * SECOND));
     }
 
     #[test]

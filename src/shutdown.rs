@@ -19,13 +19,20 @@ pub struct Shutdown {
     pub reload: Arc<Notify>,
 }
 
-/// Listens for signals on a thread of its own, from now on.
+/// Catches signals from now on; they wait for [`listen`]. Starts no thread, so it can come first of all.
 ///
 /// # Errors
-/// When the system refuses a handler or a thread.
-pub fn listen() -> io::Result<Shutdown> {
+/// When the system refuses a handler.
+pub fn catch() -> io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
+}
+
+/// Listens for the signals that were caught, and all that follow, on a thread of its own.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub fn listen(mut signals: Signals) -> io::Result<Shutdown> {
     let shutdown = Shutdown::default();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let asked = shutdown.clone();
     // Caught for its default's sake, which is death: beyond the limit of a file's size a write then fails.
     signal_hook::flag::register(rustix::process::Signal::XFSZ.as_raw(), Arc::default())?;

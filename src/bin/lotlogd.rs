@@ -94,7 +94,9 @@ fn check(loaded: &Loaded) -> u8 {
 }
 
 fn run(loaded: Loaded, env: &Environment) -> u8 {
-    // First of all: afterwards there are threads.
+    // A reload or a stop may be asked for before anybody can carry it out.
+    let signals = shutdown::catch();
+    // Before there are threads.
     let inherited = systemd::inherited_socket();
     let log = match ownlog::start(loaded.config.log_format, loaded.config.log_level) {
         Ok(log) => log,
@@ -111,7 +113,7 @@ fn run(loaded: Loaded, env: &Environment) -> u8 {
     let workers =
         std::thread::available_parallelism().map_or(2, usize::from).clamp(*WORKERS.start(), *WORKERS.end());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    let code = match (runtime, shutdown::listen()) {
+    let code = match (runtime, signals.and_then(shutdown::listen)) {
         (Ok(runtime), Ok(shutdown)) => {
             let code = runtime.block_on(live(config, &loaded, inherited, env, &log, shutdown));
             // Whatever still runs (a disk that does not answer) must not keep the process.
