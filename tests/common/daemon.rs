@@ -96,8 +96,8 @@ impl Daemon {
 
     /// From this command, serving.
     #[track_caller]
-    pub fn spawn(place: &Arc<Place>, mut command: Command) -> Daemon {
-        let mut daemon = Daemon { place: place.clone(), child: command.spawn().expect("the daemon starts") };
+    pub fn spawn(place: &Arc<Place>, command: Command) -> Daemon {
+        let mut daemon = Daemon::launch(place, command);
         until("the daemon accepts connections", || {
             if let Some(status) = daemon.child.try_wait().expect("the child can be asked") {
                 panic!("the daemon ended instead of serving: {status}");
@@ -105,6 +105,11 @@ impl Daemon {
             Connection::try_open(&daemon.place.socket())
         });
         daemon
+    }
+
+    /// From this command, whatever becomes of it.
+    pub fn launch(place: &Arc<Place>, mut command: Command) -> Daemon {
+        Daemon { place: place.clone(), child: command.spawn().expect("the daemon starts") }
     }
 
     #[track_caller]
@@ -127,10 +132,15 @@ impl Daemon {
         kill_process(pid, signal).expect("the daemon can be signalled");
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child can be asked")
+    }
+
     /// Waits for the daemon's own end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        until("the daemon ends", || self.child.try_wait().expect("the child can be asked"))
+        until("the daemon ends", || self.ended())
     }
 
     /// Asks it to end, as an operator does, and returns its exit code.

@@ -1,18 +1,12 @@
-//! Farms: many producers with ledgers against the real daemon, which is killed, drained and held up; then the
-//! judge reads only the lot files. `LOTLOG_SEED` repeats a run, `LOTLOG_ROUNDS` sets the number of kills.
+//! Farms: many producers held up by a disk that stands still, and `verify` on what a daemon left, damaged.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
-#[path = "../common/mod.rs"]
-mod common;
 mod slow;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-use common::judge::{After, Answer, Verdict, judge, judge_the_judge};
-use common::producer::{Ledger, Load, Random, Stop, Watcher, entries, farm, lot_files, number, record};
 
 use lotlog::session::{Session, SessionOptions};
 use lotlog::verify::verify;
@@ -75,74 +69,12 @@ impl Drop for Daemon {
     }
 }
 
-#[test]
-fn killed_again_and_again_under_eight_producers_nothing_is_lost_or_doubled() {
-    let seed = number("LOTLOG_SEED", std::process::id().into());
-    println!("LOTLOG_SEED={seed}");
-    let mut random = Random(seed);
-    let home = tempfile::tempdir().unwrap();
-    let data = home.path().join("data");
-    let mut daemon = Daemon::start(home.path());
-    wait_for_socket(&daemon);
-    let stop = Stop::default();
-    let producers = farm(&daemon.socket(), "p", 8, seed, &Load::default(), &stop);
-    let watcher = Watcher::start(data.clone());
-    for _ in 0..number("LOTLOG_ROUNDS", 12) {
-        std::thread::sleep(Duration::from_millis(20 + random.below(400)));
-        daemon.signal(rustix::process::Signal::KILL);
-        daemon.child.wait().unwrap();
-        daemon = Daemon::start(home.path());
-    }
-    std::thread::sleep(Duration::from_millis(300));
-    stop.finish();
-    let ledgers: Vec<Ledger> = producers.into_iter().map(|p| p.join().unwrap()).collect();
-    let while_running = verify(&data).unwrap();
-    assert!(while_running.is_good() && while_running.daemon_running, "{while_running:?}");
-    daemon.signal(rustix::process::Signal::TERM);
-    assert_eq!(daemon.wait(), Some(0));
-    let sent = entries(&ledgers);
-    let lots = lot_files(&data);
-    let verdict = Verdict { vanished: watcher.vanished(&data), ..judge(&lots, &sent, &record, After::Death) };
-    assert_eq!(verdict, Verdict::default());
-    assert!(sent.iter().all(|e| [Answer::Synced, Answer::Written].contains(&e.answer)), "all were answered");
-    assert!(sent.len() > 100, "only {} batches", sent.len());
-    judge_the_judge(&lots, &sent, &record, After::Death);
-    let report = verify(&data).unwrap();
-    assert!(report.is_good() && report.quarantined == 0, "{report:?}");
-    assert_eq!(report.batches, sent.len() as u64);
-}
-
 fn wait_for_socket(daemon: &Daemon) {
     let deadline = Instant::now() + PATIENCE;
     while std::os::unix::net::UnixStream::connect(daemon.socket()).is_err() {
         assert!(Instant::now() < deadline, "the daemon does not listen");
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-#[test]
-fn drained_under_load_it_exits_0_and_all_it_took_is_there_once() {
-    let home = tempfile::tempdir().unwrap();
-    let data = home.path().join("data");
-    let mut daemon = Daemon::start(home.path());
-    wait_for_socket(&daemon);
-    let stop = Stop::default();
-    let producers = farm(&daemon.socket(), "p", 4, 7, &Load::default(), &stop);
-    for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(200));
-        let begun = Instant::now();
-        daemon.signal(rustix::process::Signal::TERM);
-        assert_eq!(daemon.wait(), Some(0));
-        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-        assert!(!daemon.socket().exists(), "the socket file is removed");
-        daemon = Daemon::start(home.path());
-    }
-    stop.finish();
-    let ledgers: Vec<Ledger> = producers.into_iter().map(|p| p.join().unwrap()).collect();
-    daemon.signal(rustix::process::Signal::TERM);
-    assert_eq!(daemon.wait(), Some(0));
-    let verdict = judge(&lot_files(&data), &entries(&ledgers), &record, After::Death);
-    assert_eq!(verdict, Verdict::default());
 }
 
 #[test]
