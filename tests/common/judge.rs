@@ -187,24 +187,25 @@ pub fn judge_the_judge(good: &Lots, ledger: &[Entry], expect: Expect<'_>, after:
             .iter()
             .any(|e| e.session == id.0 && e.batch == id.1 && e.answer == Answer::Synced && e.items > 1)
     };
-    let (stem, bytes) = good
+    let of = |line: &[u8]| identity(line).map(|id| (id.0, id.1));
+    // A synced batch of several lines, somewhere, with another behind it.
+    let place = |lines: &[&[u8]]| {
+        let at = lines.iter().position(|line| synced(line) && identity(line).is_some_and(|id| id.2 == 0))?;
+        let end = at + lines[at..].iter().take_while(|line| of(line) == of(lines[at])).count();
+        (end < lines.len()).then_some((at, end))
+    };
+    let (stem, lines, (at, end)) = good
         .iter()
-        .find(|(_, bytes)| {
+        .find_map(|(stem, bytes)| {
             let lines: Vec<&[u8]> = bytes.split_inclusive(|b| *b == b'\n').collect();
-            lines.len() > 8 && lines.iter().filter(|line| synced(line)).count() > 2
+            place(&lines).filter(|_| lines.len() > 8).map(|place| (stem, lines, place))
         })
         .expect("a lot with some synced batches of several items");
-    let lines: Vec<&[u8]> = bytes.split_inclusive(|b| *b == b'\n').collect();
     let with = |lines: &[&[u8]]| {
         let mut lots = good.clone();
         lots.insert(stem.clone(), lines.concat());
         check(&lots)
     };
-    // A synced batch of several lines, somewhere.
-    let at =
-        lines.iter().position(|line| synced(line) && identity(line).is_some_and(|id| id.2 == 0)).unwrap();
-    let of = |line: &[u8]| identity(line).map(|id| (id.0, id.1));
-    let end = at + lines[at..].iter().take_while(|line| of(line) == of(lines[at])).count();
     assert!(with(&[&lines[..at], &lines[at + 1..]].concat()).partial > 0, "a first line deleted");
     assert!(with(&[&lines[..at + 1], &lines[end..]].concat()).lost > 0, "the rest of a batch deleted");
     assert!(with(&[&lines[..at], &lines[end..]].concat()).lost > 0, "a batch deleted");

@@ -143,7 +143,7 @@ fn killed_before_and_after_each_storage_call_nothing_is_lost_or_doubled() {
     assert!(points > 100, "the workload is too short: {points}");
     let mut random = Random(seed);
     let (mut tried, mut passed) = (0, 0);
-    while !all.is_empty() && (every || begun.elapsed() < budget) {
+    while !all.is_empty() && (every || tried < 12 || begun.elapsed() < budget) {
         let (thread, call, n, when) = all.swap_remove(random.below(all.len() as u64) as usize);
         tried += 1;
         // Groups form anew in each run: near the end of a walk the call may not come.
@@ -153,5 +153,5 @@ fn killed_before_and_after_each_storage_call_nothing_is_lost_or_doubled() {
         "{kills} kills before or after a storage call, {tried} of {points} places tried, {passed} not reached, {:?}",
         begun.elapsed()
     );
-    assert!(kills > 10, "only {kills} kills");
+    assert!(kills > 6, "only {kills} kills");
 }
