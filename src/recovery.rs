@@ -175,15 +175,15 @@ impl Vault {
                 redo(&storage, range, config, around)?
             }
         };
-        let mut vault =
-            with_space(&storage, around, || begin(&storage, config, &metrics, &scanned, &told, around))?;
+        let mut vault = with_space(&storage, around, || {
+            remove_unfinished_lots(&storage, &told, around.now().wall_micros)?;
+            begin(&storage, config, &metrics, &scanned, &told, around)
+        })?;
         vault.take_stranded(stranded, around.now())?;
         vault.checkpoint_now(around.now())?;
         vault.journal.allow_claims();
         // A file system that copies on write needs space to remove a name.
-        with_space(&storage, around, || {
-            Ok(remove_old(&storage, &scanned, &told, around.now().wall_micros)?)
-        })?;
+        with_space(&storage, around, || Ok(remove_old(&storage, &scanned)?))?;
         metrics.lsn.store(vault.next_lsn - 1, Relaxed);
         metrics.synced_lsn.store(vault.next_lsn - 1, Relaxed);
         metrics.journal_bytes.store(vault.journal.held_bytes(), Relaxed);
@@ -366,18 +366,18 @@ fn begin(
 }
 
 /// Removes what the new chain has made needless: segments, oldest first, then what recovery kept for itself.
-fn remove_old(
-    storage: &Storage,
-    scanned: &[Scanned],
-    told: &Told,
-    wall_micros: i64,
-) -> Result<(), StorageError> {
+fn remove_old(storage: &Storage, scanned: &[Scanned]) -> Result<(), StorageError> {
     for segment in scanned {
         storage.unlink(Dir::Journal, &segment_name(segment.number))?;
     }
     storage.sync_dir(Dir::Journal)?;
     storage.unlink(Dir::Journal, REBASE_NAME)?;
     clear_marker(storage)?;
+    storage.sync_dir(Dir::Journal)
+}
+
+/// Removes unfinished lot files, while it is known which lots were redone: before the new chain counts.
+fn remove_unfinished_lots(storage: &Storage, told: &Told, wall_micros: i64) -> Result<(), StorageError> {
     for name in storage.list(Dir::Lots)? {
         let Some(stem) = name.strip_suffix(FRESH_SUFFIX) else { continue };
         if let Err(error) = remove_unfinished(storage, stem, &name, told.lots.contains(stem), wall_micros) {
@@ -387,7 +387,7 @@ fn remove_old(
             tracing::warn!(%error, "something in lots/ has the name of an unfinished lot file and stays");
         }
     }
-    storage.sync_dir(Dir::Journal)
+    Ok(())
 }
 
 /// Removes an unfinished lot file. Ours is empty, or of a lot that was just redone; anything else is set aside.
