@@ -355,7 +355,8 @@ impl File {
     pub fn sync(&self) -> Result<(), StorageError> {
         let what = || format!("sync of {}", self.path);
         self.storage.latch.check(what)?;
-        let result = self.file.sync();
+        // A control of the power-cut rig, which must see what this loses.
+        let result = if cfg!(lotlog_control = "skip_sync") { Ok(()) } else { self.file.sync() };
         self.storage.progressed();
         result.map_err(|source| self.storage.failed(what(), source))
     }

@@ -166,6 +166,9 @@ pub fn record(entry: &Entry, item: usize, stamp: &str) -> String {
     )
 }
 
+/// Told of each batch before it is first sent, and again whenever its answer changes.
+pub type Tell = Box<dyn FnMut(&Entry) + Send>;
+
 struct Producer {
     socket: PathBuf,
     name: String,
@@ -178,10 +181,26 @@ struct Producer {
     /// How many of them are on the wire, and since when.
     on_the_wire: VecDeque<Instant>,
     next_seq: u64,
+    /// A past to go on from, and no answer yet: the power may have taken the last `written` batches.
+    asks_where: bool,
+    tell: Tell,
 }
 
 /// Sends until stopped or done; the session is `name`.
 pub fn produce(socket: &Path, name: &str, seed: u64, load: Load, stop: Stop) -> Ledger {
+    go_on(socket, name, seed, load, stop, Vec::new(), Box::new(|_| {}))
+}
+
+/// [`produce`], going on after a power cut where `past` ends: first what was not answered is sent again.
+pub fn go_on(
+    socket: &Path,
+    name: &str,
+    seed: u64,
+    load: Load,
+    stop: Stop,
+    past: Vec<Entry>,
+    tell: Tell,
+) -> Ledger {
     assert!(!load.takes_no || load.window == 1);
     let mut producer = Producer {
         socket: socket.to_owned(),
@@ -189,11 +208,14 @@ pub fn produce(socket: &Path, name: &str, seed: u64, load: Load, stop: Stop) -> 
         random: Random(seed),
         load,
         stop,
-        ledger: Ledger::default(),
+        asks_where: !past.is_empty(),
+        ledger: Ledger { entries: past, ..Ledger::default() },
         open: VecDeque::new(),
         on_the_wire: VecDeque::new(),
         next_seq: 1,
+        tell,
     };
+    producer.reopen(1);
     while let Some(mut connection) = producer.connect() {
         if producer.converse(&mut connection) {
             break;
@@ -244,16 +266,17 @@ impl Producer {
     /// Sends and hears until the connection ends (`false`) or all is done (`true`).
     fn converse(&mut self, connection: &mut Connection) -> bool {
         loop {
-            while self.open.len() < self.load.window && self.has_more() {
+            let window = if self.asks_where { 1 } else { self.load.window };
+            while self.open.len() < window && self.has_more() {
                 self.think();
             }
             let mut bytes = Vec::new();
-            for (at, synced) in self.open.iter().skip(self.on_the_wire.len()) {
+            for (at, synced) in self.open.iter().take(window).skip(self.on_the_wire.len()) {
                 bytes.extend_from_slice(request(&self.ledger.entries[*at], *synced).as_bytes());
                 bytes.push(b'\n');
             }
             connection.send_what_goes(&bytes);
-            self.on_the_wire.resize(self.open.len(), Instant::now());
+            self.on_the_wire.resize(self.open.len().min(window), Instant::now());
             let Some((at, synced)) = self.open.front().copied() else { return true };
             let reply = match connection.receive() {
                 Received::Line(line) => serde_json::from_slice::<Value>(&line).expect("a reply is JSON"),
@@ -263,6 +286,7 @@ impl Producer {
                 }
                 Received::Nothing => {
                     self.ledger.entries[at].answer = Answer::Stuck;
+                    (self.tell)(&self.ledger.entries[at]);
                     return true;
                 }
             };
@@ -290,12 +314,45 @@ impl Producer {
         self.next_seq += 1;
         let synced = self.random.chance(self.load.synced_percent);
         self.open.push_back((self.ledger.entries.len(), synced));
+        (self.tell)(&entry);
         self.ledger.entries.push(entry);
+    }
+
+    /// Sends again what is not answered, and what has a number that the daemon still waits for.
+    fn reopen(&mut self, expected: u64) {
+        self.open.clear();
+        self.next_seq = expected;
+        for (at, entry) in self.ledger.entries.iter().enumerate() {
+            if entry.answer == Answer::Unknown {
+                self.open.push_back((at, self.random.chance(self.load.synced_percent)));
+            }
+            if entry.answer != Answer::Refused {
+                self.next_seq = self.next_seq.max(entry.seq + 1);
+            }
+        }
+    }
+
+    /// The daemon expects an earlier number: the batches from there on are not stored, which is right of
+    /// `written` ones alone. They are sent again, or given up for others; then they must never turn up.
+    fn fall_back(&mut self, expected: u64) {
+        let answer = if self.random.chance(50) { Answer::Unknown } else { Answer::Refused };
+        for entry in self.ledger.entries.iter_mut().filter(|e| e.seq >= expected) {
+            match entry.answer {
+                Answer::Unknown | Answer::Written => {
+                    entry.answer = answer;
+                    (self.tell)(entry);
+                }
+                Answer::Refused => {}
+                kept => panic!("{}: seq {} was {kept:?}, but {expected} is expected", self.name, entry.seq),
+            }
+        }
+        self.reopen(expected);
     }
 
     /// Takes in the reply to the oldest batch; `false`: begin anew on another connection.
     fn hear(&mut self, at: usize, synced: bool, reply: &Value) -> bool {
         let sent = self.on_the_wire.pop_front().expect("a reply to something on the wire");
+        let asked_where = std::mem::take(&mut self.asks_where);
         if reply["ok"] == true {
             let durability = if synced { "synced" } else { "written" };
             assert_eq!(reply["durability"], durability, "{reply}");
@@ -305,14 +362,21 @@ impl Producer {
             self.ledger.duplicates += usize::from(reply["duplicate"] == true);
             self.ledger.waits.push(sent.elapsed());
             self.open.pop_front();
+            (self.tell)(&self.ledger.entries[at]);
             return true;
         }
+        if asked_where && reply["error"]["code"] == "out_of_sequence" {
+            self.fall_back(reply["error"]["expected"].as_u64().expect("the number that is expected"));
+            return true;
+        }
+        self.asks_where = asked_where;
         let code = reply["error"]["code"].as_str().expect("a refusal has a code").to_owned();
         assert_eq!(reply["error"]["retryable"], true, "{}: {reply}", self.name);
         *self.ledger.refusals.entry(code).or_default() += 1;
         if self.load.takes_no {
             // Its number is free: the next batch takes it.
             self.ledger.entries[at].answer = Answer::Refused;
+            (self.tell)(&self.ledger.entries[at]);
             self.open.pop_front();
             self.next_seq -= 1;
         }
