@@ -409,7 +409,8 @@ impl Rig {
         fuse: &Fuse,
         figures: &mut Figures,
     ) -> Result<(End, Option<Silent>, Vec<String>), String> {
-        const BOOT: Duration = Duration::from_secs(120);
+        // For each step from one phase to the next, on a machine that may have other things to do.
+        const BOOT: Duration = Duration::from_secs(240);
         let mut until = Instant::now() + BOOT;
         let mut serving = false;
         let mut heard = String::new();
@@ -427,7 +428,7 @@ impl Rig {
                     return Ok((End::Gone, None, troubles));
                 }
                 Err(_) => {
-                    troubles.push(format!("the guest does not come to serve in {BOOT:?}, only to {heard}"));
+                    troubles.push(format!("the guest does not come to serve in {BOOT:?} from {heard} on"));
                     return Ok((End::Gone, None, troubles));
                 }
             };
@@ -440,6 +441,9 @@ impl Rig {
                 Event::Disk(Err(error)) => return Err(format!("the disk: {error}")),
                 Event::Line(1, line, _) => {
                     heard.clone_from(&line);
+                    if !serving {
+                        until = Instant::now() + BOOT;
+                    }
                     let phase = match line.as_str() {
                         "P mount" => Some(Phase::Mount),
                         "P recovery" => Some(Phase::Recovery),
