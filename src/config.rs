@@ -50,6 +50,28 @@ impl Default for Config {
     }
 }
 
+/// So many times a request's bytes are there at most while it is read, decoded and normalised: as it came, in a
+/// buffer that doubles, and as its parts and the whole of what is stored.
+const COPIES_OF_A_REQUEST: usize = 6;
+/// What a connection takes at most, in bytes, beside the budget: its unsent replies, here and in the kernel, its
+/// unfinished line and itself.
+const CONNECTION_BYTES: usize = 64 << 10;
+/// What is there before anybody connects, with the lots that are remembered.
+const BASE_BYTES: usize = 32 << 20;
+
+impl Config {
+    /// What the daemon takes of memory at most, in bytes, whatever its clients do: the page cache apart. One
+    /// line more than the budget allows may always be finished.
+    pub fn most_memory_bytes(&self) -> usize {
+        let requests = self.limits.max_bytes_in_flight.saturating_add(self.limits.max_line_bytes);
+        requests
+            .saturating_mul(COPIES_OF_A_REQUEST)
+            .saturating_add(self.limits.max_connections.saturating_mul(CONNECTION_BYTES))
+            .saturating_add(self.vault.session_memory_bytes)
+            .saturating_add(BASE_BYTES)
+    }
+}
+
 /// Form of the own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

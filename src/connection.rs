@@ -24,7 +24,7 @@ use crate::replies::{Awaited, Replies};
 use crate::status::status_reply;
 
 /// Lines longer than this are decoded where other connections need not wait for it.
-const LONG_LINE_BYTES: usize = 64 << 10;
+const LONG_LINE_BYTES: usize = 256 << 10;
 /// A connection decodes so many lines before others have their turn: hundreds may have as many waiting.
 const LINES_IN_A_TURN: usize = 16;
 /// ... and begins no further line after so many bytes.

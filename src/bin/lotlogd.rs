@@ -36,6 +36,8 @@ const FEW_LOTS: usize = 1024;
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// Worker threads of the front.
 const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
+/// Threads beside them, for long lines and the user database: with hundreds the writer would get no processor.
+const BLOCKING_THREADS: usize = 8;
 
 fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
@@ -112,7 +114,11 @@ fn run(loaded: Loaded, env: &Environment) -> u8 {
     raise_open_files(&mut config);
     let workers =
         std::thread::available_parallelism().map_or(2, usize::from).clamp(*WORKERS.start(), *WORKERS.end());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
     let code = match (runtime, signals.and_then(shutdown::listen)) {
         (Ok(runtime), Ok(shutdown)) => {
             let code = runtime.block_on(live(config, &loaded, inherited, env, &log, shutdown));

@@ -98,6 +98,30 @@ fn lines_made_to_hurt_are_answered_and_hold_up_nobody() {
 }
 
 #[test]
+fn many_long_lines_at_once_take_neither_all_threads_nor_all_memory() {
+    let siege = Siege::begin("long lines", &[]);
+    let line = |kib: usize| {
+        format!("{{\"context\":{{\"roi_target\":\"{}\"}},\"items\":[{{}}]}}", "x".repeat(kib << 10))
+    };
+    let lines = [line(100), line(300), line(15 << 10), line(100), line(300), line(100)];
+    let threads = std::sync::atomic::AtomicUsize::new(0);
+    siege.compare(|field| {
+        field.repeat(size(12, 48), |n| {
+            let mut guest = field.connect();
+            for _ in 0..3 {
+                assert_eq!(code(&guest.ask(&lines[n % lines.len()])), "too_large");
+            }
+            let now = std::fs::read_dir(format!("/proc/{}/task", siege.daemon.pid())).unwrap().count();
+            threads.fetch_max(now, std::sync::atomic::Ordering::Relaxed);
+        });
+    });
+    let threads = threads.into_inner();
+    println!("long lines: at most {threads} threads");
+    assert!(threads < 24, "{threads} threads");
+    siege.end(crate::most_mib());
+}
+
+#[test]
 fn the_time_to_read_a_line_grows_with_its_length_and_no_faster() {
     let _alone = alone();
     let daemon = Daemon::start(&[]);

@@ -17,4 +17,6 @@ mod siege;
 mod sockets;
 
 /// What the daemon says that it takes at most with its default settings, in MiB.
-pub const MOST_MIB: u64 = 1024;
+pub fn most_mib() -> u64 {
+    (lotlog::config::Config::default().most_memory_bytes() >> 20) as u64
+}

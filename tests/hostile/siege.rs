@@ -20,7 +20,7 @@ const NOISE: Duration = Duration::from_millis(20);
 const HOPS: u32 = 6;
 /// Each measurement is the median over so many slices.
 const SLICES: u32 = 5;
-const SLICE: Duration = Duration::from_millis(200);
+const SLICE: Duration = Duration::from_millis(160);
 /// A comparison that fails is made again; the median counts.
 const TRIES: usize = 3;
 
