@@ -45,7 +45,7 @@
 //! | [`metrics`] | counters and quantiles |
 //! | [`shutdown`], [`systemd`], [`ownlog`], [`check`] | signals; readiness and watchdog; the own log; `--check` |
 //! | [`client`], [`session`] | the producer's side: one connection; a session that resends and renumbers |
-//! | [`verify`] | reading a data directory and saying what is wrong with it |
+//! | [`verify`], [`lines`], [`inventory`], [`findings`] | reading a data directory; its lot files; what else lies there; what can be wrong, and what to do |
 //!
 //! # Deliberately absent
 //!
@@ -69,12 +69,15 @@ pub mod connection;
 pub mod context;
 pub mod disk;
 pub mod door;
+pub mod findings;
 pub mod frame;
 pub mod front;
 pub mod hands;
 pub mod inbox;
+pub mod inventory;
 pub mod item;
 pub mod journal;
+pub mod lines;
 pub mod load;
 pub mod lots;
 pub mod means;

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 /// A room imports only from rooms of a lower rank.
 const RANKS: &[&[&str]] = &[
     &["batch", "budget", "door", "frame", "inbox", "number", "places", "shutdown", "text", "token", "units"],
-    &["client", "config", "metrics", "queue", "scan", "sessions", "tally"],
+    &["client", "config", "findings", "metrics", "queue", "scan", "sessions", "tally"],
     &["allowance", "ownlog", "patience", "record", "session", "settings", "status", "storage", "systemd"],
     &["background", "chain", "context", "disk", "item", "load", "lots", "quarantine", "rebase"],
     &["hands", "journal", "protocol", "rewrite"],
     &["redo", "replies", "vault"],
     &["apply", "checkpoint", "front", "means"],
-    &["connection", "recovery", "writer"],
+    &["connection", "inventory", "lines", "recovery", "writer"],
     &["check", "server", "verify"],
 ];
 

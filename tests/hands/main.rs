@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+mod beside;
 #[path = "../common/mod.rs"]
 mod common;
+mod damage;
 mod hand;
 mod lock;
 mod lots;

@@ -4,14 +4,21 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use lotlog::findings::{Finding, KINDS};
 use lotlog::verify::{Report, VerifyError, verify};
 
 use crate::failure::{DATA, Failure};
 use crate::lots::Place;
 use crate::units;
 
+/// Findings of one kind that are shown as text.
+const MOST_SHOWN: usize = 100;
+/// Notes of one kind that are shown as text.
+const MOST_NOTES_SHOWN: usize = 10;
+
 /// Reads lots and journal without changing anything, with a daemon running or not. Exit 0 if all is well, 65 if not.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = kinds())]
 pub struct Args {
     /// The data directory [default: as --data-dir]
     #[arg(value_name = "DATA", conflicts_with = "data_dir")]
@@ -19,6 +26,9 @@ pub struct Args {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// Exit 65 for notes too
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -40,24 +50,60 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         human(&report)
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
-    if report.is_good() {
-        return Ok(());
-    }
+    let notes = if args.strict { report.notes.len() as u64 + report.further_notes } else { 0 };
     let count = report.findings.len() as u64 + report.further_findings;
-    Err(Failure { code: DATA, message: format!("{count} findings in {}", data_dir.display()) })
+    match (count, notes) {
+        (0, 0) => Ok(()),
+        (_, 0) => Err(Failure { code: DATA, message: format!("{count} findings in {}", data_dir.display()) }),
+        _ => {
+            let message = format!("{count} findings and {notes} notes in {}", data_dir.display());
+            Err(Failure { code: DATA, message })
+        }
+    }
+}
+
+/// What can be found, for `--help`.
+fn kinds() -> String {
+    let list = |is_damage| {
+        let of_them = KINDS.iter().filter(move |kind| kind.is_damage == is_damage);
+        of_them.map(|kind| format!("  {}: {}.\n      To do: {}.\n", kind.name, kind.means, kind.to_do))
+    };
+    let (damage, notes): (String, String) = (list(true).collect(), list(false).collect());
+    format!(
+        "What it finds (exit 65):\n{damage}\nWhat it notes (exit 0, or 65 with --strict):\n{notes}\n\
+         What nobody can find once the journal has let go of a batch (after a checkpoint, 30 s at most): a value that was\n\
+         changed into another good one, a line cut out of a batch. While the journal has it, every byte is compared."
+    )
+}
+
+/// Findings of each kind, then once what the kind means.
+fn explained(findings: &[Finding], title: &str, most: usize) -> String {
+    let mut text = String::new();
+    for kind in KINDS {
+        let of_kind: Vec<&Finding> = findings.iter().filter(|finding| finding.kind == kind.name).collect();
+        for finding in of_kind.iter().take(most) {
+            let line = finding.line.map_or(String::new(), |line| format!("line {line}, "));
+            let place = format!("{}: {line}byte {}", finding.file, finding.offset);
+            text += &format!("{title}{place}: {}: {}\n", finding.kind, finding.message);
+        }
+        if of_kind.len() > most {
+            text += &format!("{title}{}: {} more\n", kind.name, of_kind.len() - most);
+        }
+        if !of_kind.is_empty() {
+            text += &format!("    It means: {}.\n    To do: {}.\n", kind.means, kind.to_do);
+        }
+    }
+    text
 }
 
 fn human(report: &Report) -> String {
-    let mut text = String::new();
-    for finding in &report.findings {
-        let line = finding.line.map_or(String::new(), |line| format!("line {line}, "));
-        text += &format!(
-            "{}: {line}byte {}: {}: {}\n",
-            finding.file, finding.offset, finding.kind, finding.message
-        );
-    }
+    let mut text = explained(&report.findings, "", MOST_SHOWN);
     if report.further_findings > 0 {
         text += &format!("... and {} more\n", report.further_findings);
+    }
+    text += &explained(&report.notes, "note: ", MOST_NOTES_SHOWN);
+    if report.further_notes > 0 {
+        text += &format!("... and {} more notes\n", report.further_notes);
     }
     text += &format!(
         "{}: {} lots, {} records in {} batches, {}; {} batches compared with the journal{}{}{}\n",
