@@ -84,8 +84,10 @@ impl Vault {
             );
             wall_micros
         };
-        // Positive: timestamps run ahead of the wall clock. Negative: by so much they just stepped back.
-        let skew = if behind >= CLOCK_STEP_MICROS { -behind } else { behind.max(0) };
+        self.stamp_highest_micros = self.stamp_highest_micros.max(self.stamp_micros);
+        // Positive: timestamps run ahead of the wall clock. Negative: they are behind some that were given before.
+        let ahead = (0..CLOCK_STEP_MICROS).contains(&behind);
+        let skew = if ahead { behind } else { self.stamp_micros.saturating_sub(self.stamp_highest_micros) };
         self.metrics.clock_skew_micros.store(skew, Relaxed);
         self.stamp_micros
     }

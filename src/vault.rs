@@ -149,6 +149,7 @@ pub struct Vault {
     pub(crate) sessions: Sessions,
     pub(crate) next_lsn: u64,
     pub(crate) stamp_micros: i64,
+    pub(crate) stamp_highest_micros: i64,
     /// Journalled, in lsn order, not all synced.
     pub(crate) staged: Vec<Staged>,
     pub(crate) pending: Vec<Pending>,
@@ -207,6 +208,7 @@ impl Vault {
             sessions: parts.sessions,
             next_lsn: parts.next_lsn,
             stamp_micros: parts.stamp_micros,
+            stamp_highest_micros: parts.stamp_micros,
             staged: Vec::new(),
             pending: Vec::new(),
             checkpointing: parts.checkpointing,

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 mod beside;
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
