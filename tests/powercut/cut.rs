@@ -630,7 +630,12 @@ impl Rig {
             .arg(image.unwrap_or(&disk.image))
             .arg(keep.join("image")));
         println!("  kept in {}: {kept:?} {image:?}", keep.display());
-        println!("  the same draws again: tests/powercut/run 1 --fs {} --series {seed}", self.fs);
+        println!(
+            "  the same draws again: tests/powercut/run {} --fs {} --series {seed} --images {}",
+            life + 1,
+            self.fs,
+            self.images
+        );
     }
 }
 

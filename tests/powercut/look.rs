@@ -43,8 +43,14 @@ struct Mount(PathBuf);
 impl Mount {
     fn new(image: &Path, fs: &str, at: &Path) -> Result<Mount, String> {
         std::fs::create_dir_all(at).map_err(|e| e.to_string())?;
-        let options = if fs == "xfs" { "loop,nouuid" } else { "loop" };
-        run(Command::new("mount").args(["-t", fs, "-o", options]).arg(image).arg(at))?;
+        // Not `mount -o loop`: that asks every loop device, and waits where another's file answers no more.
+        let device = run(Command::new("losetup").args(["--find", "--show"]).arg(image))?;
+        let device = device.trim();
+        let options = if fs == "xfs" { "nouuid" } else { "defaults" };
+        let mounted = run(Command::new("mount").args(["-t", fs, "-o", options, device]).arg(at));
+        // From now on it goes with its last user.
+        run(Command::new("losetup").args(["-d", device]))?;
+        mounted?;
         Ok(Mount(at.to_owned()))
     }
 }
