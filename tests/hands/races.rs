@@ -67,3 +67,43 @@ fn loose_ends_of_others_under_load_glue_lose_and_double_nothing() {
 fn loose_ends_and_whole_lines_of_others_under_load_glue_lose_and_double_nothing() {
     check(&[LOOSE, "\n", FOREIGN]);
 }
+
+#[test]
+fn a_loose_end_written_between_the_look_and_the_append_is_glued_to_no_record() {
+    let mut scene = Scene::begin();
+    let (lot, calls, pid) = (scene.lot(), scene.place.path().join("calls"), scene.daemon().pid().to_string());
+    let mut tracer = std::process::Command::new("strace");
+    tracer.arg("-f").arg("-q").arg("-o").arg(&calls).arg("-P").arg(&lot).args(["-p", &pid]);
+    // Each append waits before it reaches the kernel: the hand comes in between.
+    tracer.args(["-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=8000"]);
+    let Ok(mut tracer) =
+        tracer.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()
+    else {
+        println!("SKIPPED: a hand between two calls needs strace");
+        scene.stop.quit();
+        return;
+    };
+    let delayed = || fs::read_to_string(&calls).unwrap_or_default().matches("DELAYED").count();
+    while delayed() < 3 && tracer.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if tracer.try_wait().unwrap().is_some() {
+        println!("SKIPPED: a hand between two calls needs the right to trace");
+        scene.stop.quit();
+        return;
+    }
+    let mut file = fs::File::options().append(true).open(&lot).unwrap();
+    for _ in 0..40 {
+        file.write_all(LOOSE.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let pid = rustix::process::Pid::from_child(&tracer);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    tracer.wait().unwrap();
+    let ledgers = scene.finish();
+    assert_eq!(scene.daemon().ask(r#"{"op":"sync"}"#)["ok"], true);
+    let ledger = all(&ledgers);
+    let verdict = judge(&scene.read(Hand::AppendLines), &ledger, &record, After::Death);
+    assert_eq!(verdict, Verdict::default(), "{}", scene.log());
+    scene.log_says(&["wrote into it at the same moment"]);
+}
