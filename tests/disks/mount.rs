@@ -201,13 +201,10 @@ impl Disk {
         let _ = std::fs::remove_file(self.home.path().join("fail"));
     }
 
-    /// From now on the disk does not answer.
-    pub fn pause(&self) {
+    /// The disk does not answer until this is dropped: before the daemon is, which could not end.
+    pub fn pause(&self) -> Still<'_> {
         self.control(b"p");
-    }
-
-    pub fn resume(&self) {
-        self.control(b"r");
+        Still(self)
     }
 
     fn control(&self, word: &[u8]) {
@@ -217,10 +214,18 @@ impl Disk {
     }
 }
 
+/// A disk that stands still.
+pub struct Still<'a>(&'a Disk);
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        self.0.control(b"r");
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         self.heal();
-        self.resume();
         let give_up = Instant::now() + Duration::from_secs(5);
         loop {
             let done = Command::new("umount").arg(&self.target).output();

@@ -148,7 +148,7 @@ fn while_the_disk_stands_still_the_watchdog_is_not_fed_and_status_answers_and_th
     let (mut daemon, notified) = started(&place, Duration::from_secs(1));
     let farm = Farm::start(&daemon, 4, 1, &Load::default());
     crate::common::until("the watchdog is fed", || (notified.fed() > 0).then_some(()));
-    disk.pause();
+    let still = disk.pause();
     // One may be on its way.
     std::thread::sleep(Duration::from_millis(1200));
     notified.fed();
@@ -158,7 +158,7 @@ fn while_the_disk_stands_still_the_watchdog_is_not_fed_and_status_answers_and_th
         assert_eq!(notified.fed(), 0, "the writer has work and gets nowhere");
         std::thread::sleep(Duration::from_millis(100));
     }
-    disk.resume();
+    drop(still);
     crate::common::until("the watchdog is fed again", || (notified.fed() > 0).then_some(()));
     let (mut ledgers, watcher) = farm.finish();
     assert_eq!(daemon.terminate(), Some(0));
