@@ -133,8 +133,7 @@ fn recover_until(place: &Arc<Place>, point: Point) -> bool {
             break status;
         }
         if after && !killed && std::fs::read_to_string(&trace).unwrap_or_default().contains("(DELAYED)") {
-            daemon.signal(Signal::KILL);
-            strace::let_go(&daemon);
+            strace::kill(&daemon);
             killed = true;
         } else if !stopping && Connection::try_open(&place.socket()).is_some() {
             daemon.signal(Signal::TERM);

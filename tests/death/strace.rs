@@ -126,9 +126,25 @@ pub fn traced(place: &Place, flags: &[&str], injections: &[String], only: &[Path
 /// Ends the tracer of a [`traced`] daemon, which goes on without it. Where the daemon is to die while a thread is
 /// delayed, this goes with it: strace 6.1 loses its way when such a thread is killed.
 pub fn let_go(daemon: &Daemon) {
+    end(tracer(daemon));
+}
+
+/// SIGKILL for a [`traced`] daemon, and then for its tracer.
+pub fn kill(daemon: &Daemon) {
+    // A process that is dead has no tracer to be found by.
+    let tracer = tracer(daemon);
+    daemon.signal(Signal::KILL);
+    end(tracer);
+}
+
+fn tracer(daemon: &Daemon) -> Option<Pid> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap_or_default();
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok());
-    if let Some(tracer) = tracer.and_then(Pid::from_raw) {
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok())?;
+    Pid::from_raw(tracer)
+}
+
+fn end(tracer: Option<Pid>) {
+    if let Some(tracer) = tracer {
         let _ = kill_process(tracer, Signal::KILL);
     }
 }
