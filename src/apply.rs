@@ -41,8 +41,21 @@ impl Vault {
             changed.extend(self.apply_lot(lot, batches, now)?);
         }
         self.apply_changed(changed, now)?;
+        self.answer_older();
         self.note_synced();
         Ok(())
+    }
+
+    /// Answers duplicates of older batches, unless their session has something pending still.
+    fn answer_older(&mut self) {
+        for (session, ticket, outcome) in std::mem::take(&mut self.older) {
+            let of_session =
+                |p: &&mut Pending| p.staged.batch.session.as_ref().is_some_and(|(name, _)| *name == session);
+            match self.pending.iter_mut().find(of_session) {
+                Some(pending) => pending.staged.waiting.push((ticket, outcome)),
+                None => ticket.answer(outcome),
+            }
+        }
     }
 
     /// The last lsn below which everything is synced and in its lot file.
@@ -70,7 +83,12 @@ impl Vault {
         for staged in batches.drain(..done) {
             self.metrics.bytes_written.fetch_add(staged.batch.lines_bytes, Relaxed);
             for (ticket, outcome) in staged.waiting {
-                ticket.answer(outcome);
+                match (&outcome, &staged.batch.session) {
+                    (Outcome::Duplicate { last: None, .. }, Some((session, _))) => {
+                        self.older.push((session.clone(), ticket, outcome));
+                    }
+                    _ => ticket.answer(outcome),
+                }
             }
         }
         match trouble {
@@ -157,7 +175,8 @@ impl Vault {
         if trouble.is_none() {
             trouble = self.lots.publish(lot).err();
         }
-        if matches!(trouble, Some(Trouble::Changed(_))) {
+        // Without its name no reader sees any of the file.
+        if matches!(trouble, Some(Trouble::Changed(_))) || !self.lots.is_named(lot) {
             return (0, trouble);
         }
         let end = self.lots.written(lot);
@@ -222,6 +241,7 @@ impl Vault {
             }
         }
         self.apply_changed(changed, now)?;
+        self.answer_older();
         self.pending_retry_at = now.mono + PENDING_RETRY;
         if self.space.lacking && !self.pending.iter().any(|p| p.for_space) {
             self.space.probed = None;

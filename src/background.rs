@@ -96,7 +96,7 @@ impl Job {
                     }
                     // A file system that copies on write needs space to remove a name.
                     Err(error) if error.is_no_space() => Step::Stalled(error),
-                    Err(error) => Step::End(Done::Failed(error)),
+                    Err(error) => Step::End(Done::Failed(storage.stop(error))),
                 }
             }
             Job::SyncLots { files, names, marked } => {

@@ -274,7 +274,12 @@ impl Lots {
         slot.stranded = false;
         slot.mixed = false;
         slot.id = None;
-        (slot.bytes, slot.planned) = (0, 0);
+        if unnamed {
+            slot.bytes = 0;
+        }
+        // While it cannot be used, what it held before keeps its place: it may be brought back.
+        slot.planned = slot.bytes;
+        let before = slot.bytes;
         self.evicted.extend(evict);
         self.open.retain(|open| *open != lot);
         if unnamed {
@@ -291,7 +296,14 @@ impl Lots {
                 self.hold(lot, file);
                 Ok(Look::Ready(lot))
             }
-            Ok(None) => self.make_fresh(lot),
+            Ok(None) => {
+                let look = self.make_fresh(lot).or_else(|error| self.refuse(error))?;
+                let bytes = if matches!(look, Look::Ready(_)) { 0 } else { before };
+                if let Some(slot) = self.slot_mut(lot) {
+                    (slot.bytes, slot.planned) = (bytes, bytes);
+                }
+                Ok(look)
+            }
             Err(error) => self.refuse(error),
         }
     }

@@ -297,7 +297,8 @@ impl Journal {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        self.segment.file.write_all(self.end, &self.buffer).map_err(|(_, e)| e)?;
+        let written = self.segment.file.write_all(self.end, &self.buffer);
+        written.map_err(|(_, error)| self.storage.0.stop(error))?;
         self.end += self.buffer.len() as u64;
         self.unsynced_bytes += self.buffer.len() as u64;
         self.buffer.clear();

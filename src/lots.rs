@@ -260,6 +260,11 @@ impl Lots {
         offset
     }
 
+    /// Whether readers can see the file.
+    pub fn is_named(&self, lot: Lot) -> bool {
+        self.slot(lot).is_some_and(|slot| slot.id.is_some())
+    }
+
     /// How far the file has been written.
     pub fn written(&self, lot: Lot) -> u64 {
         self.slot(lot).map_or(0, |slot| slot.bytes)

@@ -1,7 +1,7 @@
 //! Redo: brings the lot files to what the journal says, after a crash. Reads the journal in passes, a segment
 //! at a time; every step can be cut short and done again with the same result. Part of recovery.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use crate::background::write_marker;
@@ -10,7 +10,7 @@ use crate::frame::{BatchFrame, Content, Frame, Position, SessionRow};
 use crate::lots::{FRESH_SUFFIX, file_name};
 use crate::quarantine::{self, Piece};
 use crate::rebase;
-use crate::rewrite::{Files, LotRedo, each_chunk, find_line, first_line, write_batch};
+use crate::rewrite::{Files, LotRedo, each_chunk, first_line, write_batch};
 use crate::storage::{Dir, File, How, Storage, StorageError};
 
 /// Which part of the journal is redone.
@@ -96,7 +96,7 @@ pub struct Redo<'a> {
     range: Range,
     most_open: usize,
     /// The lots with batches to redo, by stem.
-    pub lots: HashMap<String, LotRedo>,
+    pub lots: BTreeMap<String, LotRedo>,
 }
 
 fn batch_of<'f>(frame: &'f Frame<'_>, id: u128) -> Option<&'f BatchFrame<'f>> {
@@ -117,7 +117,7 @@ impl<'a> Redo<'a> {
         range: Range,
         most_open: usize,
     ) -> Result<(Redo<'a>, Told), RedoError> {
-        let mut redo = Redo { storage, range, most_open: most_open.max(4), lots: HashMap::new() };
+        let mut redo = Redo { storage, range, most_open: most_open.max(4), lots: BTreeMap::new() };
         let mut told = Told::default();
         chain::replay(storage, range.begin, range.hole, |at, frame| {
             let contradicts = |why| Err(RedoError::Contradiction { at, why });
@@ -199,6 +199,7 @@ impl<'a> Redo<'a> {
         let recorded = rebase::read(self.storage, self.range.id)?;
         let mut rebased = false;
         for (stem, lot) in &mut self.lots {
+            lot.base = recorded.get(stem).copied().unwrap_or(lot.first_offset);
             let file = match self.storage.open(Dir::Lots, &file_name(stem), How::Read) {
                 Ok(file) => Some(file),
                 Err(e) if e.source.kind() == io::ErrorKind::NotFound => None,
@@ -213,46 +214,28 @@ impl<'a> Redo<'a> {
             {
                 lot.fresh = Some(stat.bytes).filter(|_| stat.regular);
             }
-            if let Some(base) = recorded.get(stem) {
-                lot.base = *base;
-                continue;
+            if let Some((base, change)) = lot.displaced(file.as_ref())? {
+                lot.base = base;
+                rebased = true;
+                report_change(stem, base, change);
             }
-            let why = match (&file, lot.found) {
-                (Some(file), Some(bytes)) => {
-                    let whole = bytes >= lot.first_offset;
-                    if whole && (lot.first_offset == 0 || ends_line(file, lot.first_offset)?) {
-                        continue;
-                    }
-                    // The lines may stand there already, where the change has moved them to.
-                    lot.base = match find_line(file, bytes, lot.first_line)? {
-                        Some(at) => at,
-                        None => quarantine::last_line_end(file, bytes)?,
-                    };
-                    if whole {
-                        "no line ends where the journal's begin"
-                    } else {
-                        "it is shorter than it was at the last checkpoint"
-                    }
-                }
-                _ if lot.first_offset == 0 => continue,
-                _ => {
-                    lot.base = 0;
-                    "it is gone"
-                }
-            };
-            rebased = true;
-            tracing::warn!(
-                lot = stem,
-                change = why,
-                offset = lot.base,
-                "somebody else has changed a lot file while batches for it were only in the journal: they are written behind what is there (lines may stand in two files)"
-            );
         }
         if rebased {
-            let moved = self.lots.iter().filter(|(_, lot)| lot.base != lot.first_offset);
-            rebase::write(self.storage, self.range.id, moved.map(|(stem, lot)| (stem.as_str(), lot.base)))?;
+            self.record_bases()?;
         }
         self.compare()
+    }
+
+    /// Records where the redo of changed lots begins, once what others did to them cannot come undone.
+    fn record_bases(&self) -> Result<(), RedoError> {
+        let moved = || self.lots.iter().filter(|(_, lot)| lot.base != lot.first_offset);
+        write_marker(self.storage)?;
+        for (stem, _) in moved().filter(|(_, lot)| lot.found.is_some() && lot.unusable.is_none()) {
+            self.storage.open(Dir::Lots, &file_name(stem), How::Read)?.sync()?;
+        }
+        self.storage.sync_dir(Dir::Lots)?;
+        rebase::write(self.storage, self.range.id, moved().map(|(stem, lot)| (stem.as_str(), lot.base)))?;
+        Ok(())
     }
 
     /// Reads what is beyond each base: redo bytes and NUL are ours, anything else is somebody's.
@@ -437,7 +420,11 @@ impl<'a> Redo<'a> {
     }
 }
 
-fn ends_line(file: &File, offset: u64) -> Result<bool, StorageError> {
-    let mut byte = [0];
-    Ok(file.read_full(offset - 1, &mut byte)? == 1 && byte[0] == b'\n')
+fn report_change(stem: &str, offset: u64, change: &str) {
+    tracing::warn!(
+        lot = stem,
+        change,
+        offset,
+        "somebody else has changed a lot file while batches for it were only in the journal: they are written behind what is there (lines may stand in two files)"
+    );
 }

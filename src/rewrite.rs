@@ -1,12 +1,13 @@
 //! Writing lot files in recovery: the lines of redone batches to their places, in old files or in new ones that
 //! replace them. Decides nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::frame::BatchFrame;
 use crate::lots::{FRESH_SUFFIX, file_name};
+use crate::quarantine;
 use crate::record;
 use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
 
@@ -44,6 +45,31 @@ impl LotRedo {
     /// Where a batch goes now.
     pub(crate) fn place(&self, batch: &BatchFrame<'_>) -> u64 {
         self.base + (batch.lot_offset - self.first_offset)
+    }
+
+    /// Where the redo begins instead of its base, if somebody else has changed what stands before it, and how.
+    pub(crate) fn displaced(&self, file: Option<&File>) -> Result<Option<(u64, &'static str)>, StorageError> {
+        // The lines may stand there already, where the change has moved them to.
+        let behind = |file: &File, bytes| match find_line(file, bytes, self.first_line)? {
+            Some(at) => Ok(at),
+            None => quarantine::last_line_end(file, bytes),
+        };
+        Ok(match (file, self.found) {
+            (Some(file), Some(bytes)) if bytes >= self.base => {
+                let mut before = [b'\n'];
+                if self.base > 0 {
+                    file.read_full(self.base - 1, &mut before)?;
+                }
+                match before[0] {
+                    b'\n' => None,
+                    _ => Some((behind(file, bytes)?, "no line ends where the journal's begin")),
+                }
+            }
+            (Some(file), Some(bytes)) => {
+                Some((behind(file, bytes)?, "it is shorter than it was at the last checkpoint"))
+            }
+            _ => (self.base > 0).then_some((0, "it is gone")),
+        })
     }
 }
 
@@ -115,6 +141,8 @@ pub(crate) fn write_batch(
             let file = if rewrite || lot.found.is_none() {
                 let name = format!("{}{FRESH_SUFFIX}", batch.lot);
                 if at == lot.base {
+                    // A crash may have left this name on the very file that is to be replaced.
+                    storage.unlink(Dir::Lots, &name)?;
                     let file = storage.open(Dir::Lots, &name, How::Replace)?;
                     copy_prefix(storage, batch.lot, lot, &file)?;
                     file
@@ -159,7 +187,7 @@ fn copy_prefix(storage: &Storage, stem: &str, lot: &LotRedo, into: &File) -> Res
 /// A bounded set of open files.
 #[derive(Default)]
 pub(crate) struct Files {
-    pub(crate) by_stem: HashMap<String, File>,
+    pub(crate) by_stem: BTreeMap<String, File>,
 }
 
 impl Files {
@@ -172,7 +200,7 @@ impl Files {
         mut before_close: impl FnMut(&File) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         if self.by_stem.len() >= most {
-            for (_, old) in self.by_stem.drain() {
+            for old in std::mem::take(&mut self.by_stem).into_values() {
                 before_close(&old)?;
             }
         }

@@ -210,16 +210,13 @@ impl Storage {
 
     /// `lstat` of a name.
     pub fn stat(&self, dir: Dir, name: &str) -> Result<Option<Stat>, StorageError> {
-        self.disk
-            .stat(dir, name)
+        retry(|| self.disk.stat(dir, name))
             .map_err(|source| StorageError { what: format!("look at {}{name}", dir.prefix()), source })
     }
 
     /// The names in a directory, sorted.
     pub fn list(&self, dir: Dir) -> Result<Vec<String>, StorageError> {
-        let mut names = self
-            .disk
-            .list(dir)
+        let mut names = retry(|| self.disk.list(dir))
             .map_err(|source| StorageError { what: format!("listing of {}", dir.prefix()), source })?;
         names.sort_unstable();
         Ok(names)
@@ -229,7 +226,7 @@ impl Storage {
     pub fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> Result<(), StorageError> {
         let what = || format!("rename of {}{from} to {to}", dir.prefix());
         self.latch.check(what)?;
-        let result = self.disk.rename(dir, from, to, replace);
+        let result = retry(|| self.disk.rename(dir, from, to, replace));
         self.progressed();
         result.map_err(|source| {
             if !replace && source.kind() == io::ErrorKind::AlreadyExists {
@@ -263,8 +260,7 @@ impl Storage {
 
     /// Bytes free on the file system of a directory.
     pub fn free_bytes(&self, dir: Dir) -> Result<u64, StorageError> {
-        self.disk
-            .free_bytes(dir)
+        retry(|| self.disk.free_bytes(dir))
             .map_err(|source| StorageError { what: format!("free space of {}", dir.prefix()), source })
     }
 
@@ -276,6 +272,12 @@ impl Storage {
     /// Makes sure that DATA is still where its path leads: nobody finds what is stored elsewhere. Latched.
     pub fn check_place(&self) -> Result<(), StorageError> {
         self.disk.check_place().map_err(|source| self.failed("look at DATA".to_owned(), source))
+    }
+
+    /// Latches an error that is the end for its caller, whatever its kind.
+    pub fn stop(&self, error: StorageError) -> StorageError {
+        self.latch.close(&error);
+        error
     }
 
     /// An error that always latches.
@@ -351,7 +353,8 @@ impl File {
         Ok(done)
     }
 
-    /// Makes the file's data durable. Any error is latched: it is never tried again.
+    /// Makes the file's data durable. Any error is latched: it is never tried again, not even after a signal,
+    /// which may hide that a write failed.
     pub fn sync(&self) -> Result<(), StorageError> {
         let what = || format!("sync of {}", self.path);
         self.storage.latch.check(what)?;
@@ -384,12 +387,13 @@ impl File {
 
     /// What the file looks like now.
     pub fn stat(&self) -> Result<Stat, StorageError> {
-        self.file.stat().map_err(|source| StorageError { what: format!("look at {}", self.path), source })
+        retry(|| self.file.stat())
+            .map_err(|source| StorageError { what: format!("look at {}", self.path), source })
     }
 
     /// Makes sure that the file still has a name: what is stored in one without is gone with the process. Latched.
     pub fn check_name(&self) -> Result<(), StorageError> {
-        let stat = self.stat()?;
+        let stat = self.stat().map_err(|error| self.storage.stop(error))?;
         if stat.links > 0 {
             return Ok(());
         }

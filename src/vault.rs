@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::background::Lane;
-use crate::batch::{Batch, Code, Outcome, Refusal};
+use crate::batch::{Batch, Code, Outcome, Refusal, SessionId};
 use crate::config::VaultConfig;
 use crate::frame::{self, BatchFrame, Position};
 use crate::journal::Journal;
@@ -156,6 +156,8 @@ pub struct Vault {
     pub(crate) checkpointing: Checkpointing,
     /// Tickets to answer as soon as the buffered frames are handed to the kernel.
     pub(crate) after_flush: Vec<(Ticket, Outcome)>,
+    /// Duplicates of older batches whose session's last batch has just reached its file.
+    pub(crate) older: Vec<(SessionId, Ticket, Outcome)>,
     pub(crate) sync_waiters: Vec<Ticket>,
     /// Somebody waits for the next sync.
     pub(crate) sync_wanted: bool,
@@ -213,6 +215,7 @@ impl Vault {
             pending: Vec::new(),
             checkpointing: parts.checkpointing,
             after_flush: Vec::new(),
+            older: Vec::new(),
             sync_waiters: Vec::new(),
             sync_wanted: false,
             oldest_unsynced: None,

@@ -14,7 +14,7 @@ use crate::means::stamp_text;
 use crate::queue::{GROUP_BYTES, Next, Receiver, Submission, Ticket};
 use crate::record;
 use crate::sessions::{Last, Verdict};
-use crate::vault::{Now, Staged, Vault, VaultError, no_space, unavailable};
+use crate::vault::{Now, Pending, Staged, Vault, VaultError, no_space, unavailable};
 
 /// Most journalled bytes that wait for a sync.
 pub const UNSYNCED_BYTES: u64 = 8 << 20;
@@ -232,20 +232,20 @@ impl Vault {
         match ack {
             Durability::Written => self.after_flush.push((ticket, outcome)),
             Durability::Synced => {
+                // Of an older batch only the session is known: all that it has pending is waited for.
+                let is_it = |p: &Pending| match last {
+                    Some(_) => p.staged.lsn == lsn,
+                    None => p.staged.batch.session.as_ref().map(|(name, _)| name) == name,
+                };
                 let waiting = match self.staged.binary_search_by_key(&lsn, |s| s.lsn) {
                     Ok(at) => {
                         self.sync_wanted = true;
-                        Some(&mut self.staged[at].waiting)
+                        Some(&mut self.staged[at])
                     }
-                    Err(_) => self
-                        .pending
-                        .iter_mut()
-                        .map(|p| &mut p.staged)
-                        .find(|s| s.batch.session.as_ref().map(|(name, _)| name) == name)
-                        .map(|s| &mut s.waiting),
+                    Err(_) => self.pending.iter_mut().find(|p| is_it(p)).map(|p| &mut p.staged),
                 };
                 match waiting {
-                    Some(waiting) => waiting.push((ticket, outcome)),
+                    Some(staged) => staged.waiting.push((ticket, outcome)),
                     None => ticket.answer(outcome),
                 }
             }

@@ -92,7 +92,7 @@ fn check_recovers(image: &Image, after: World, power_cut: bool, note: &str) -> W
     world
 }
 
-fn schedules(default: u64) -> std::ops::Range<u64> {
+pub fn schedules(default: u64) -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("LOTLOG_SEED") {
         Some(seed) => seed..seed + 1,

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+mod clock;
 mod crash;
+mod faults;
 mod frames;
+mod lives;
 mod reviewed;
 mod sequences;
 mod sim;

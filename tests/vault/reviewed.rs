@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lotlog::batch::{Code, Durability, Outcome};
 use lotlog::storage::Dir;
 
-use crate::sequences::{Rig, eio, enospc, records, world_at};
+use crate::sequences::{Rig, eio, enospc, eperm, records, world_at};
 use crate::sim::*;
 
 use Durability::{Synced, Written};
@@ -147,4 +147,236 @@ fn a_full_session_table_takes_new_sessions_when_old_ones_are_forgotten() {
     rig.pass(Duration::from_secs(8 * 24 * 3600));
     rig.settle();
     assert!(matches!(rig.send("L", "c", 1, Synced), Some(Outcome::Stored { .. })));
+}
+
+#[test]
+fn a_batch_is_not_acknowledged_before_its_new_file_has_its_name() {
+    let mut rig = Rig::new();
+    let (full, writes) = (Arc::new(AtomicBool::new(true)), AtomicUsize::new(0));
+    let switch = full.clone();
+    rig.disk.set_hook(Box::new(move |_, what| {
+        let third = what.starts_with("write lots/L") && writes.fetch_add(1, Ordering::SeqCst) >= 2;
+        if third && switch.load(Ordering::SeqCst) { Err(enospc()) } else { Ok(()) }
+    }));
+    // The first is in the file with two writes, the second is not.
+    let group =
+        vec![rig.farm.send("L", "a", 1, Synced, 3, 400_000), rig.farm.send("L", "b", 1, Synced, 3, 400_000)];
+    rig.commit(group);
+    assert_eq!(records(&lots(&rig.world()), "L"), 0, "no reader sees the file yet");
+    assert!(rig.farm.hear().sent.iter().all(|sent| sent.answer.is_none()));
+    full.store(false, Ordering::SeqCst);
+    rig.pass(Duration::from_millis(300));
+    assert!(rig.farm.hear().sent.iter().all(|sent| matches!(sent.answer, Some(Outcome::Stored { .. }))));
+    rig.check(false);
+}
+
+#[test]
+fn a_batch_whose_new_file_gets_no_name_is_of_unknown_fate() {
+    let mut rig = Rig::new();
+    rig.fail_once("rename lots/L", eio);
+    let group = vec![rig.farm.send("L", "s", 1, Synced, 3, 10)];
+    assert!(rig.vault.commit_group(group, rig.around.now()).is_err(), "fail-stop");
+    let (farm, world) = (rig.farm.clone(), rig.world());
+    drop(rig);
+    assert_eq!(farm.hear().sent[0].answer, Some(Outcome::Unknown), "no reader saw it");
+    let after = Rig::on(world, Around::new(), farm);
+    assert_eq!(records(&lots(&after.world()), "L"), 3, "the journal has it");
+}
+
+#[test]
+fn a_duplicate_asked_synced_waits_for_all_that_its_session_has_pending() {
+    let mut rig = Rig::new();
+    let (a, b) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+    let (broken_a, broken_b) = (a.clone(), b.clone());
+    rig.disk.set_hook(Box::new(move |_, what| {
+        let broken = what.starts_with("write lots/A") && broken_a.load(Ordering::SeqCst)
+            || what.starts_with("write lots/B") && broken_b.load(Ordering::SeqCst);
+        if broken { Err(eperm()) } else { Ok(()) }
+    }));
+    assert_eq!(rig.send("A", "s", 1, Synced), None);
+    assert_eq!(rig.send("B", "s", 2, Synced), None);
+    assert!(matches!(rig.send("C", "s", 3, Synced), Some(Outcome::Stored { .. })));
+    let last = rig.send("C", "s", 3, Synced);
+    assert!(
+        matches!(last, Some(Outcome::Duplicate { last: Some((3, 3)), .. })),
+        "it is in its file: {last:?}"
+    );
+    assert_eq!(rig.send("A", "s", 1, Synced), None);
+    let asked = rig.farm.hear().sent.len() - 1;
+    assert!(
+        matches!(rig.send("A", "s", 1, Written), Some(Outcome::Duplicate { .. })),
+        "written asks for less"
+    );
+    for (mended, answered) in [(a, false), (b, true)] {
+        mended.store(false, Ordering::SeqCst);
+        rig.pass(Duration::from_millis(300));
+        let answer = rig.farm.hear().sent[asked].answer.clone();
+        assert_eq!(answer.is_some(), answered, "{answer:?}");
+        assert!(matches!(answer, None | Some(Outcome::Duplicate { last: None, durability: Synced })));
+    }
+    rig.check(false);
+}
+
+#[test]
+fn a_copy_in_quarantine_that_a_power_cut_tore_is_made_again() {
+    let mut rig = Rig::new();
+    rig.send("L", "s", 1, Synced);
+    rig.pass(Duration::from_secs(31));
+    rig.settle();
+    rig.send("L", "s", 2, Synced);
+    let mut world = rig.world();
+    world.edit(Dir::Lots, "L.jsonl", |bytes| bytes.extend_from_slice(FOREIGN.as_bytes()));
+    for seed in 0..60 {
+        let disk = SimDisk::new(world.clone());
+        let vault = open(&SimDisk::new(world.clone()), &Around::new(), &config()).unwrap();
+        let mut again = Rig { disk, around: Around::new(), farm: Farm::default(), vault };
+        let (torn, _) = world_at(&mut again, "sync quarantine/", 1, |rig| {
+            drop(open(&rig.disk, &rig.around, &config()).unwrap());
+        });
+        let after = Rig::on(torn.power_cut(&mut Random(seed)), Around::new(), Farm::default());
+        let copies = after.world().names(Dir::Quarantine);
+        let whole = copies
+            .iter()
+            .any(|name| after.world().read(Dir::Quarantine, name).unwrap().ends_with(FOREIGN.as_bytes()));
+        assert!(whole, "seed {seed}: {copies:?}");
+        // And it is durable before its place is used again.
+        let cut = after.world().power_cut(&mut Random(seed));
+        assert!(cut.names(Dir::Quarantine).len() >= 2, "seed {seed}");
+    }
+}
+
+/// A lot whose file is moved away, and its name made unusable, while a batch is on its way to it.
+fn taken_away() -> (Rig, Arc<AtomicBool>) {
+    let mut rig = Rig::new();
+    rig.send("L", "s", 1, Synced);
+    let barred = Arc::new(AtomicBool::new(false));
+    let (bar, switch) = (barred.clone(), barred.clone());
+    rig.disk.set_look(Box::new(move |what| {
+        let there = what.starts_with("open lots/L.jsonl") && switch.load(Ordering::SeqCst);
+        if there { Err(eperm()) } else { Ok(()) }
+    }));
+    rig.disk.set_after(Box::new(move |world, what| {
+        if what.starts_with("sync journal/0") && !bar.swap(true, Ordering::SeqCst) {
+            world.edit(Dir::Lots, "L.jsonl", |bytes| bytes.extend_from_slice(FOREIGN.as_bytes()));
+            world.rename(Dir::Lots, "L.jsonl", "kept");
+        }
+    }));
+    assert_eq!(rig.send("L", "s", 2, Synced), None, "its lot cannot be used");
+    rig.disk.clear_after();
+    rig.with_world(|world| world.rename(Dir::Lots, "kept", "L.jsonl"));
+    (rig, barred)
+}
+
+/// Judges the lots without the lines of others.
+#[track_caller]
+fn check_own(rig: &Rig) {
+    let own = |bytes: Vec<u8>| -> Vec<u8> {
+        bytes
+            .split_inclusive(|b| *b == b'\n')
+            .filter(|l| *l != FOREIGN.as_bytes())
+            .flatten()
+            .copied()
+            .collect()
+    };
+    let own = lots(&rig.world()).into_iter().map(|(stem, bytes)| (stem, own(bytes))).collect();
+    assert_eq!(judge(&own, &rig.farm.hear(), false), Verdict::default());
+}
+
+#[test]
+fn a_lot_file_taken_away_and_brought_back_over_a_crash_keeps_all_that_it_held() {
+    let (rig, _) = taken_away();
+    let rig = rig.restart();
+    check_own(&rig);
+}
+
+#[test]
+fn a_lot_file_brought_back_after_a_start_without_it_keeps_all_that_it_held() {
+    let (rig, barred) = taken_away();
+    let world = rig.world();
+    let (disk, around, farm) = (SimDisk::new(world), rig.around.clone(), rig.farm.clone());
+    let switch = barred.clone();
+    disk.set_look(Box::new(move |what| {
+        let there = what.starts_with("open lots/L.jsonl") && switch.load(Ordering::SeqCst);
+        if there { Err(eperm()) } else { Ok(()) }
+    }));
+    let vault = open(&disk, &around, &config()).unwrap();
+    let mut rig = Rig { disk, around, farm, vault };
+    barred.store(false, Ordering::SeqCst);
+    rig.pass(Duration::from_millis(300));
+    check_own(&rig);
+}
+
+#[test]
+fn a_file_cut_again_between_two_attempts_of_a_recovery_is_taken_as_it_is_again() {
+    let mut rig = Rig::new();
+    for seq in 1..4 {
+        rig.send("L", "s", seq, Synced);
+    }
+    rig.pass(Duration::from_secs(31));
+    rig.settle();
+    rig.send("L", "s", 4, Synced);
+    let mut world = rig.world();
+    world.edit(Dir::Lots, "L.jsonl", |bytes| {
+        bytes.clear();
+        bytes.extend_from_slice(FOREIGN.repeat(3).as_bytes());
+    });
+    let disk = SimDisk::new(world);
+    let vault = rig.vault;
+    let mut again = Rig { disk, around: Around::new(), farm: Farm::default(), vault };
+    // The first attempt has recorded where it writes, and dies.
+    let (mut world, _) = world_at(&mut again, "write lots/L", 1, |rig| {
+        drop(open(&rig.disk, &rig.around, &config()).unwrap());
+    });
+    world.edit(Dir::Lots, "L.jsonl", |bytes| bytes.truncate(FOREIGN.len()));
+    let after = Rig::on(world, Around::new(), Farm::default());
+    let bytes = after.world().read(Dir::Lots, "L.jsonl").unwrap();
+    assert!(!bytes.contains(&0), "no hole is left");
+    assert_eq!(records(&lots(&after.world()), "L"), 4);
+}
+
+#[test]
+fn what_others_truncated_and_a_power_cut_brought_back_harms_no_new_batch() {
+    for seed in 0..60 {
+        let mut rig = Rig::new();
+        for seq in 1..4 {
+            rig.send("L", "s", seq, Synced);
+        }
+        rig.pass(Duration::from_secs(31));
+        rig.settle();
+        rig.with_world(|world| world.truncate_loosely(Dir::Lots, "L.jsonl", 0));
+        rig.send("L", "s", 4, Synced);
+        let rig = rig.power_cut(seed);
+        let found = lots(&rig.world());
+        let own: Vec<u8> = found["L"]
+            .split_inclusive(|b| *b == b'\n')
+            .filter(|line| line.starts_with(b"{\"sku_local\":\"s/4/"))
+            .flatten()
+            .copied()
+            .collect();
+        let mut ledger = rig.farm.hear();
+        ledger.sent.drain(..3);
+        let own = BTreeMap::from([("L".to_owned(), own)]);
+        assert_eq!(judge(&own, &ledger, true), Verdict::default(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_full_disk_on_which_nothing_can_even_be_removed_is_waited_for() {
+    let mut rig = Rig::new();
+    for seq in 1..120 {
+        let submission = rig.farm.send("L", "s", seq, Synced, 3, 1000);
+        rig.commit(vec![submission]);
+    }
+    let left = AtomicUsize::new(5);
+    rig.disk.set_hook(Box::new(move |_, what| {
+        let full = what.starts_with("unlink journal/0")
+            && left.try_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        if full { Err(enospc()) } else { Ok(()) }
+    }));
+    rig.pass(Duration::from_secs(31));
+    rig.settle();
+    assert!(matches!(rig.send("L", "s", 120, Synced), Some(Outcome::Stored { .. })));
+    rig.pass(Duration::from_millis(1));
+    let left = rig.world().names(Dir::Journal);
+    assert!(!left.contains(&"0000000000000001.wal".to_owned()), "the old ones are gone: {left:?}");
 }

@@ -104,7 +104,7 @@ pub fn enospc() -> io::Error {
     io::ErrorKind::StorageFull.into()
 }
 
-fn eperm() -> io::Error {
+pub fn eperm() -> io::Error {
     io::ErrorKind::PermissionDenied.into()
 }
 
@@ -432,7 +432,8 @@ fn after_a_failed_journal_sync_nothing_more_is_acknowledged() {
     assert_eq!(answers[1], Outcome::Unknown, "its frame was handed to the kernel: nobody knows");
     assert_eq!(answers[2], Outcome::Stored { lsn: 3, durability: Written }, "it survives the daemon's death");
     assert!(!matches!(answers[3], Outcome::Stored { .. } | Outcome::Duplicate { .. }), "{:?}", answers[3]);
-    recovers_whole(&world, None, &farm.hear(), false);
+    // What was `written` went with the page whose write-back failed: the disk took it, not the daemon's death.
+    recovers_whole(&world, None, &farm.hear(), true);
 }
 
 #[test]
@@ -594,40 +595,4 @@ fn one_batch_larger_than_a_segment_gets_one_of_its_own_size() {
     let restarted = rig.power_cut(4);
     restarted.check(true);
     assert_eq!(records(&lots(&restarted.world()), "L"), 43);
-}
-
-#[test]
-fn the_nth_storage_call_fails_for_every_n_and_every_answer_is_true() {
-    for kind in [eio as fn() -> io::Error, enospc, eperm] {
-        for n in 1..160 {
-            let mut rig = Rig::new();
-            let count = AtomicUsize::new(0);
-            rig.disk.set_hook(Box::new(move |_, _| {
-                if count.fetch_add(1, Ordering::SeqCst) + 1 == n { Err(kind()) } else { Ok(()) }
-            }));
-            let mut stopped = false;
-            for seq in 1..=16 {
-                let ack = if seq % 3 == 0 { Written } else { Synced };
-                let lot = format!("L{}", seq % 5);
-                let group = vec![
-                    rig.farm.send(&lot, &format!("a{seq}"), 1, ack, 3, 2000),
-                    rig.farm.send("M", &format!("b{seq}"), 1, ack, 2, 9000),
-                ];
-                rig.around.pass(Duration::from_secs(7));
-                let result = rig.vault.tick(rig.around.now());
-                stopped = result.and_then(|()| rig.vault.commit_group(group, rig.around.now())).is_err();
-                if stopped {
-                    break;
-                }
-            }
-            let (world, farm) = (rig.world(), rig.farm.clone());
-            drop(rig);
-            let found = recovers_whole(&world, None, &farm.hear(), false);
-            if !stopped {
-                let unanswered = farm.hear().sent.iter().filter(|s| s.answer.is_none()).count();
-                assert_eq!(unanswered, 0, "call {n}: every ticket is answered");
-            }
-            drop(found);
-        }
-    }
 }

@@ -1,17 +1,19 @@
-//! A disk in memory that knows what Linux really does: unsynced writes may vanish, in part or wholly, page by
-//! page and in any order; a length may be there before the bytes (they read as NUL); a name made, renamed or
-//! removed without a directory sync may be as before; after a failed sync the page is clean and the data gone.
+//! A disk in memory that knows what Linux really does, and is nowhere kinder: unsynced writes may vanish, be cut
+//! anywhere or read as NUL, pages and files reach the disk in any order ([`super::inode`]); a name made, renamed
+//! or removed without a directory sync may be as before, in the order of the file system's own journal or each
+//! name for itself; a failed write-back is told once to who syncs the file, or to nobody.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lotlog::storage::{Dir, Disk, DiskFile, How, Stat};
 
-const PAGE: usize = 4096;
+use super::inode::Inode;
 
 /// A small generator of its own: the seed is printed and is all that a schedule depends on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Random(pub u64);
 
 impl Random {
@@ -31,16 +33,6 @@ impl Random {
     pub fn chance(&mut self, percent: u64) -> bool {
         self.number() % 100 < percent
     }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    /// What a reader sees.
-    cached: Vec<u8>,
-    /// What the disk has for certain.
-    durable: Vec<u8>,
-    /// Ranges written since the last sync.
-    dirty: Vec<(usize, usize)>,
 }
 
 type Names = BTreeMap<String, u64>;
@@ -71,19 +63,24 @@ struct Directory {
     ops: Vec<NameOp>,
 }
 
-/// Everything on the disk, and in the cache above it.
+const DIRS: [Dir; 4] = [Dir::Data, Dir::Lots, Dir::Journal, Dir::Quarantine];
+
+/// Everything on the disk, and in the cache above it. Clones share what neither has changed.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    inodes: HashMap<u64, Inode>,
-    dirs: HashMap<Dir, Directory>,
+    inodes: BTreeMap<u64, Arc<Inode>>,
+    dirs: [Directory; DIRS.len()],
     next_inode: u64,
     pub free_bytes: u64,
     pub boot: u64,
+    dice: Random,
 }
 
 /// Called after a sync, to change the world as somebody else would.
 pub type After = Box<dyn FnMut(&mut World, &str) + Send>;
 pub type Hook = Box<dyn FnMut(&World, &str) -> io::Result<()> + Send>;
+pub type Look = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
+pub type Shorten = Box<dyn FnMut(&str, usize) -> usize + Send>;
 
 /// The disk. Clones share it.
 #[derive(Clone)]
@@ -93,6 +90,10 @@ pub struct SimDisk {
     pub hook: Arc<Mutex<Option<Hook>>>,
     /// Called after every sync of a file.
     pub after: Arc<Mutex<Option<After>>>,
+    /// Called before every call that changes nothing, with its name.
+    pub look: Arc<Mutex<Option<Look>>>,
+    /// Says how many bytes of a write are taken.
+    pub shorten: Arc<Mutex<Option<Shorten>>>,
 }
 
 impl World {
@@ -100,40 +101,104 @@ impl World {
         World { free_bytes: 1 << 40, next_inode: 1, ..World::default() }
     }
 
+    fn dir(&self, dir: Dir) -> &Directory {
+        &self.dirs[DIRS.iter().position(|d| *d == dir).unwrap()]
+    }
+
+    fn dir_mut(&mut self, dir: Dir) -> &mut Directory {
+        &mut self.dirs[DIRS.iter().position(|d| *d == dir).unwrap()]
+    }
+
+    fn inode(&mut self, id: u64) -> &mut Inode {
+        Arc::make_mut(self.inodes.get_mut(&id).unwrap())
+    }
+
+    fn named(&mut self, dir: Dir, name: &str) -> &mut Inode {
+        let id = self.dir(dir).cached[name];
+        self.inode(id)
+    }
+
+    fn op(&mut self, dir: Dir, op: NameOp) {
+        let d = self.dir_mut(dir);
+        apply(&mut d.cached, &op);
+        d.ops.push(op);
+    }
+
     /// What a reader sees of a file.
     pub fn read(&self, dir: Dir, name: &str) -> Option<Vec<u8>> {
-        let inode = self.dirs.get(&dir)?.cached.get(name)?;
-        Some(self.inodes[inode].cached.clone())
+        Some(self.inodes[self.dir(dir).cached.get(name)?].content())
     }
 
     pub fn names(&self, dir: Dir) -> Vec<String> {
-        self.dirs.get(&dir).map(|d| d.cached.keys().cloned().collect()).unwrap_or_default()
+        self.dir(dir).cached.keys().cloned().collect()
     }
 
-    /// Somebody else's hand: changes a file in place.
+    /// Somebody else's hand: changes a file in place, and syncs it.
     pub fn edit(&mut self, dir: Dir, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
-        let id = self.dirs[&dir].cached[name];
-        let inode = self.inodes.get_mut(&id).unwrap();
-        change(&mut inode.cached);
-        inode.durable = inode.cached.clone();
-        inode.dirty.clear();
+        let mut bytes = self.read(dir, name).unwrap();
+        change(&mut bytes);
+        self.named(dir, name).replace(&bytes);
+    }
+
+    /// Somebody else's hand: truncates, and syncs nothing.
+    pub fn truncate_loosely(&mut self, dir: Dir, name: &str, length: usize) {
+        self.named(dir, name).truncate(length);
     }
 
     /// Somebody else's hand: removes a name.
     pub fn remove(&mut self, dir: Dir, name: &str) {
-        let d = self.dirs.get_mut(&dir).unwrap();
+        let d = self.dir_mut(dir);
         d.cached.remove(name);
         d.durable.remove(name);
     }
 
     /// Somebody else's hand: renames.
     pub fn rename(&mut self, dir: Dir, from: &str, to: &str) {
-        let d = self.dirs.get_mut(&dir).unwrap();
+        let d = self.dir_mut(dir);
         for names in [&mut d.cached, &mut d.durable] {
             if let Some(id) = names.remove(from) {
                 names.insert(to.to_owned(), id);
             }
         }
+    }
+
+    /// The kernel writes some dirty pages back by itself, or fails to.
+    pub fn write_back(&mut self, random: &mut Random, fails: bool) {
+        for inode in self.inodes.values_mut().filter(|inode| inode.is_dirty()) {
+            if random.chance(if fails { 30 } else { 60 }) {
+                Arc::make_mut(inode).write_back(random, fails);
+            }
+        }
+    }
+
+    /// What the next start finds in the same boot: all that a reader sees. Some of what is clean may have been
+    /// pushed out of memory meanwhile, and with a file that nobody had open the word of its error.
+    pub fn kill(&self, random: &mut Random) -> World {
+        let mut after = self.clone();
+        after.collect();
+        let pressure = random.chance(30);
+        for inode in after.inodes.values_mut().filter(|_| pressure) {
+            if random.chance(50) {
+                let inode = Arc::make_mut(inode);
+                inode.drop_pages();
+                if !inode.is_dirty() {
+                    inode.told = inode.errors;
+                }
+            }
+        }
+        after
+    }
+
+    /// Forgets files that have no name any more, nor could get one back.
+    fn collect(&mut self) {
+        let mut used: Vec<u64> = Vec::new();
+        for d in &self.dirs {
+            used.extend(d.cached.values().chain(d.durable.values()));
+            used.extend(
+                d.ops.iter().filter_map(|op| if let NameOp::Link(_, id) = op { Some(id) } else { None }),
+            );
+        }
+        self.inodes.retain(|id, _| used.contains(id));
     }
 
     /// What the machine finds after a power cut now.
@@ -142,54 +207,62 @@ impl World {
             free_bytes: self.free_bytes,
             next_inode: self.next_inode,
             boot: self.boot + 1,
+            dice: Random(random.number()),
             ..World::default()
         };
-        let mut ids: Vec<&u64> = self.inodes.keys().collect();
-        ids.sort();
-        for id in ids {
-            let inode = &self.inodes[id];
-            let mut bytes = inode.durable.clone();
-            // Metadata may be ahead of the data, or behind it: the length is the old one, the new one, or one between.
-            if inode.cached.len() != bytes.len() {
-                let length = match random.below(3) {
-                    0 => bytes.len(),
-                    1 => inode.cached.len(),
-                    _ => {
-                        let (a, b) =
-                            (bytes.len().min(inode.cached.len()), bytes.len().max(inode.cached.len()));
-                        a + random.below(b - a + 1)
-                    }
-                };
-                bytes.resize(length, 0);
-            }
-            for (start, end) in &inode.dirty {
-                let mut at = *start;
-                while at < *end {
-                    let page_end = (at / PAGE + 1) * PAGE;
-                    let stop = page_end.min(*end).min(bytes.len()).min(inode.cached.len());
-                    if at < stop && random.chance(50) {
-                        bytes[at..stop].copy_from_slice(&inode.cached[at..stop]);
-                    }
-                    at = page_end;
-                }
-            }
-            after.inodes.insert(*id, Inode { cached: bytes.clone(), durable: bytes, ..Inode::default() });
+        for (id, inode) in &self.inodes {
+            after.inodes.insert(*id, Arc::new(inode.after_cut(random)));
         }
-        for (dir, d) in &self.dirs {
-            let mut names = d.durable.clone();
-            // The file system's own journal keeps the order of operations on names: some prefix of them holds.
-            for op in &d.ops[..random.below(d.ops.len() + 1)] {
-                apply(&mut names, op);
-            }
-            after.dirs.insert(*dir, Directory { cached: names.clone(), durable: names, ops: Vec::new() });
+        let in_order = random.chance(60);
+        for (d, after) in self.dirs.iter().zip(&mut after.dirs) {
+            let names = if in_order { ordered(d, random) } else { each_name_for_itself(d, random) };
+            *after = Directory { cached: names.clone(), durable: names, ops: Vec::new() };
         }
+        after.collect();
         after
     }
 }
 
+/// The file system's journal keeps the order of operations on names: some prefix of them holds.
+fn ordered(d: &Directory, random: &mut Random) -> Names {
+    let mut names = d.durable.clone();
+    for op in &d.ops[..random.below(d.ops.len() + 1)] {
+        apply(&mut names, op);
+    }
+    names
+}
+
+/// Each name is what it was at any moment since the directory was synced.
+fn each_name_for_itself(d: &Directory, random: &mut Random) -> Names {
+    let mut names = d.durable.clone();
+    let mut was: BTreeMap<String, Vec<Option<u64>>> = BTreeMap::new();
+    for op in &d.ops {
+        let touched: &[&String] = match op {
+            NameOp::Link(name, _) | NameOp::Unlink(name) => &[name],
+            NameOp::Rename(from, to) => &[from, to],
+        };
+        let before = names.clone();
+        apply(&mut names, op);
+        for name in touched {
+            let states = was.entry((*name).clone()).or_insert_with(|| vec![before.get(*name).copied()]);
+            states.push(names.get(*name).copied());
+        }
+    }
+    let mut names = d.durable.clone();
+    for (name, states) in was {
+        match states[random.below(states.len())] {
+            Some(id) => drop(names.insert(name, id)),
+            None => drop(names.remove(&name)),
+        }
+    }
+    names
+}
+
 impl SimDisk {
     pub fn new(world: World) -> SimDisk {
-        SimDisk { world: Arc::new(Mutex::new(world)), hook: Arc::default(), after: Arc::default() }
+        let world = Arc::new(Mutex::new(world));
+        let (hook, after, look, shorten) = Default::default();
+        SimDisk { world, hook, after, look, shorten }
     }
 
     pub fn set_hook(&self, hook: Hook) {
@@ -222,95 +295,105 @@ impl SimDisk {
 
 struct SimFile {
     disk: SimDisk,
+    dir: Dir,
     inode: u64,
     append: bool,
+    /// The name it was opened by.
     name: String,
+    /// The errors of its write-backs that this descriptor knows of.
+    told: AtomicU64,
+}
+
+impl SimDisk {
+    pub fn set_look(&self, look: Look) {
+        *self.look.lock().unwrap() = Some(look);
+    }
+
+    pub fn set_shorten(&self, shorten: Shorten) {
+        *self.shorten.lock().unwrap() = Some(shorten);
+    }
+
+    fn looks(&self, what: impl FnOnce() -> String) -> io::Result<()> {
+        self.look.lock().unwrap().as_mut().map_or(Ok(()), |look| look(&what()))
+    }
 }
 
 impl Disk for SimDisk {
     fn open(&self, dir: Dir, name: &str, how: How) -> io::Result<Box<dyn DiskFile>> {
-        let existing = self.world.lock().unwrap().dirs.entry(dir).or_default().cached.get(name).copied();
-        let fresh = |disk: &SimDisk| -> io::Result<u64> {
-            disk.call(&format!("create {}{name}", dir.prefix()))?;
-            let mut world = disk.world.lock().unwrap();
-            world.next_inode += 1;
-            let id = world.next_inode;
-            world.inodes.insert(id, Inode::default());
-            let d = world.dirs.entry(dir).or_default();
-            let op = NameOp::Link(name.to_owned(), id);
-            apply(&mut d.cached, &op);
-            d.ops.push(op);
-            Ok(id)
-        };
+        let path = format!("{}{name}", dir.prefix());
+        self.looks(|| format!("open {path}"))?;
+        let existing = self.world.lock().unwrap().dir(dir).cached.get(name).copied();
         let inode = match (how, existing) {
             (How::Read | How::Append, None) => return Err(io::ErrorKind::NotFound.into()),
             (How::CreateAppend, Some(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
-            (How::CreateAppend | How::Write | How::Replace, None) => fresh(self)?,
+            (How::CreateAppend | How::Write | How::Replace, None) => {
+                self.call(&format!("create {path}"))?;
+                let mut world = self.world.lock().unwrap();
+                world.next_inode += 1;
+                let id = world.next_inode;
+                world.inodes.insert(id, Arc::default());
+                world.op(dir, NameOp::Link(name.to_owned(), id));
+                id
+            }
             (How::Replace, Some(id)) => {
-                self.call(&format!("truncate {}{name}", dir.prefix()))?;
-                self.world.lock().unwrap().inodes.get_mut(&id).unwrap().cached.clear();
+                self.call(&format!("truncate {path}"))?;
+                self.world.lock().unwrap().inode(id).truncate(0);
                 id
             }
             (_, Some(id)) => id,
         };
         let append = matches!(how, How::Append | How::CreateAppend);
-        Ok(Box::new(SimFile { disk: self.clone(), inode, append, name: format!("{}{name}", dir.prefix()) }))
+        // An error that nobody was told of is told to who opens the file next.
+        let told = AtomicU64::new(self.world.lock().unwrap().inodes[&inode].told);
+        Ok(Box::new(SimFile { disk: self.clone(), dir, inode, append, name: path, told }))
     }
 
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
+        self.looks(|| format!("stat {}{name}", dir.prefix()))?;
         let world = self.world.lock().unwrap();
-        let id = world.dirs.get(&dir).and_then(|d| d.cached.get(name));
-        Ok(id.map(|id| Stat {
-            bytes: world.inodes[id].cached.len() as u64,
-            id: (1, *id),
-            links: 1,
-            regular: true,
-        }))
+        let id = world.dir(dir).cached.get(name);
+        Ok(id.map(|id| Stat { bytes: world.inodes[id].length as u64, id: (1, *id), links: 1, regular: true }))
     }
 
     fn list(&self, dir: Dir) -> io::Result<Vec<String>> {
+        self.looks(|| format!("list {}", dir.prefix()))?;
         Ok(self.world.lock().unwrap().names(dir))
     }
 
     fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> io::Result<()> {
         self.call(&format!("rename {}{to}", dir.prefix()))?;
         let mut world = self.world.lock().unwrap();
-        let d = world.dirs.entry(dir).or_default();
-        if !d.cached.contains_key(from) {
+        if !world.dir(dir).cached.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        if !replace && d.cached.contains_key(to) {
+        if !replace && world.dir(dir).cached.contains_key(to) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let op = NameOp::Rename(from.to_owned(), to.to_owned());
-        apply(&mut d.cached, &op);
-        d.ops.push(op);
+        world.op(dir, NameOp::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn unlink(&self, dir: Dir, name: &str) -> io::Result<()> {
         self.call(&format!("unlink {}{name}", dir.prefix()))?;
         let mut world = self.world.lock().unwrap();
-        let d = world.dirs.entry(dir).or_default();
-        if !d.cached.contains_key(name) {
+        if !world.dir(dir).cached.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let op = NameOp::Unlink(name.to_owned());
-        apply(&mut d.cached, &op);
-        d.ops.push(op);
+        world.op(dir, NameOp::Unlink(name.to_owned()));
         Ok(())
     }
 
     fn sync_dir(&self, dir: Dir) -> io::Result<()> {
         self.call(&format!("sync {}", dir.prefix()))?;
         let mut world = self.world.lock().unwrap();
-        let d = world.dirs.entry(dir).or_default();
+        let d = world.dir_mut(dir);
         d.durable = d.cached.clone();
         d.ops.clear();
         Ok(())
     }
 
-    fn free_bytes(&self, _dir: Dir) -> io::Result<u64> {
+    fn free_bytes(&self, dir: Dir) -> io::Result<u64> {
+        self.looks(|| format!("free {}", dir.prefix()))?;
         Ok(self.world.lock().unwrap().free_bytes)
     }
 
@@ -319,70 +402,89 @@ impl Disk for SimDisk {
     }
 }
 
+impl SimFile {
+    /// A call by the name that the file has now.
+    fn named(&self, verb: &str) -> String {
+        let world = self.disk.world.lock().unwrap();
+        let name = world.dir(self.dir).cached.iter().find(|(_, id)| **id == self.inode);
+        match name {
+            Some((name, _)) => format!("{verb} {}{name}", self.dir.prefix()),
+            None => format!("{verb} {}", self.name),
+        }
+    }
+}
+
 impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        self.disk.call(&format!("write {}", self.name))?;
+        let what = self.named("write");
+        self.disk.call(&what)?;
+        let count = match self.disk.shorten.lock().unwrap().as_mut() {
+            Some(shorten) => shorten(&what, bytes.len()).min(bytes.len()),
+            None => bytes.len(),
+        };
         let mut world = self.disk.world.lock().unwrap();
-        let inode = world.inodes.get_mut(&self.inode).unwrap();
-        let at = if self.append { inode.cached.len() } else { offset as usize };
-        let end = at + bytes.len();
-        if inode.cached.len() < end {
-            inode.cached.resize(end, 0);
-        }
-        inode.cached[at..end].copy_from_slice(bytes);
-        inode.dirty.push((at, end));
-        Ok(bytes.len())
-    }
-
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let world = self.disk.world.lock().unwrap();
-        let cached = &world.inodes[&self.inode].cached;
-        let from = (offset as usize).min(cached.len());
-        let count = into.len().min(cached.len() - from);
-        into[..count].copy_from_slice(&cached[from..from + count]);
+        let inode = world.inode(self.inode);
+        let at = if self.append { inode.length } else { offset as usize };
+        inode.write(at, &bytes[..count]);
         Ok(count)
     }
 
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.disk.looks(|| self.named("read"))?;
+        Ok(self.disk.world.lock().unwrap().inodes[&self.inode].read(offset as usize, into))
+    }
+
     fn sync(&self) -> io::Result<()> {
-        let result = self.disk.call(&format!("sync {}", self.name));
+        let result = self.disk.call(&self.named("sync"));
         let mut world = self.disk.world.lock().unwrap();
-        let inode = world.inodes.get_mut(&self.inode).unwrap();
-        inode.dirty.clear();
-        if result.is_ok() {
-            inode.durable = inode.cached.clone();
-        }
+        let mut dice = world.dice.clone();
+        let inode = world.inode(self.inode);
+        let result = match result {
+            Ok(()) => {
+                inode.sync();
+                let known = self.told.swap(inode.errors, Ordering::SeqCst);
+                let fine = known >= inode.errors;
+                inode.told = inode.errors;
+                if fine { Ok(()) } else { Err(io::Error::from_raw_os_error(5)) }
+            }
+            Err(error) => {
+                inode.fail_sync(&mut dice);
+                inode.told = inode.errors;
+                self.told.store(inode.errors, Ordering::SeqCst);
+                Err(error)
+            }
+        };
+        world.dice = dice;
         if let Some(after) = self.disk.after.lock().unwrap().as_mut() {
-            after(&mut world, &format!("sync {}", self.name));
+            drop(world);
+            let what = self.named("sync");
+            after(&mut self.disk.world.lock().unwrap(), &what);
         }
         result
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
-        self.disk.call(&format!("truncate {}", self.name))?;
-        let mut world = self.disk.world.lock().unwrap();
-        world.inodes.get_mut(&self.inode).unwrap().cached.resize(bytes as usize, 0);
+        self.disk.call(&self.named("truncate"))?;
+        self.disk.world.lock().unwrap().inode(self.inode).truncate(bytes as usize);
         Ok(())
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.disk.call(&format!("allocate {}", self.name))?;
-        let mut world = self.disk.world.lock().unwrap();
-        let inode = world.inodes.get_mut(&self.inode).unwrap();
-        if inode.cached.len() < bytes as usize {
-            inode.cached.resize(bytes as usize, 0);
-        }
+        self.disk.call(&self.named("allocate"))?;
+        self.disk.world.lock().unwrap().inode(self.inode).allocate(bytes as usize);
         Ok(())
     }
 
     fn stat(&self) -> io::Result<Stat> {
+        self.disk.looks(|| self.named("fstat"))?;
         let world = self.disk.world.lock().unwrap();
-        let links =
-            world.dirs.values().flat_map(|d| d.cached.values()).filter(|id| **id == self.inode).count();
-        let bytes = world.inodes[&self.inode].cached.len() as u64;
+        let links = world.dirs.iter().flat_map(|d| d.cached.values()).filter(|id| **id == self.inode).count();
+        let bytes = world.inodes[&self.inode].length as u64;
         Ok(Stat { bytes, id: (1, self.inode), links: links as u64, regular: true })
     }
 
     fn drop_cache(&self) -> io::Result<()> {
+        self.disk.world.lock().unwrap().inode(self.inode).drop_pages();
         Ok(())
     }
 }

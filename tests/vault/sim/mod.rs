@@ -1,9 +1,12 @@
 //! A vault on a disk in memory, a producer with a ledger, and the judge that compares the two.
 
 pub mod disk;
+mod inode;
 #[path = "../../common/judge.rs"]
 mod judge;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -29,11 +32,13 @@ const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
 pub struct Around {
     pub start: Instant,
     pub passed: Arc<Mutex<Duration>>,
+    /// By how much the wall clock is ahead of the time that passed, in microseconds.
+    pub ahead_micros: Arc<AtomicI64>,
 }
 
 impl Around {
     pub fn new() -> Around {
-        Around { start: Instant::now(), passed: Arc::default() }
+        Around { start: Instant::now(), passed: Arc::default(), ahead_micros: Arc::default() }
     }
 
     pub fn pass(&self, time: Duration) {
@@ -52,7 +57,8 @@ impl Surroundings for Around {
 
     fn now(&self) -> Now {
         let passed = *self.passed.lock().unwrap();
-        Now { wall_micros: EPOCH_MICROS + passed.as_micros() as i64, mono: self.start + passed }
+        let wall_micros = EPOCH_MICROS + passed.as_micros() as i64 + self.ahead_micros.load(Ordering::SeqCst);
+        Now { wall_micros, mono: self.start + passed }
     }
 }
 
@@ -159,10 +165,27 @@ pub fn lots(world: &World) -> Lots {
     stems.map(|(stem, name)| (stem.to_owned(), whole_lines(world.read(Dir::Lots, name).unwrap()))).collect()
 }
 
+/// The numbers of the batches of each session that stand in lot files.
+pub fn stored(lots: &Lots) -> BTreeMap<String, BTreeSet<u64>> {
+    let mut stored: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for line in lots.values().flat_map(|bytes| bytes.split(|b| *b == b'\n')) {
+        let text = std::str::from_utf8(line).unwrap_or_default();
+        let Some(name) = text.strip_prefix("{\"sku_local\":\"").and_then(|t| t.split('"').next()) else {
+            continue;
+        };
+        let mut parts = name.split('/');
+        if let (Some(session), Some(seq), Some("0")) = (parts.next(), parts.next(), parts.next()) {
+            stored.entry(session.to_owned()).or_default().insert(seq.parse().unwrap());
+        }
+    }
+    stored
+}
+
 /// The ledger as the judge reads it. A number that was sent again under the same content is one batch: it has
 /// the best answer that any of its sendings got.
 fn entries(ledger: &Ledger) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
+    let mut known: HashMap<(&str, u64), usize> = HashMap::new();
     for sent in &ledger.sent {
         let answer = match &sent.answer {
             Some(Outcome::Stored { durability, .. } | Outcome::Duplicate { durability, .. }) => {
@@ -171,8 +194,8 @@ fn entries(ledger: &Ledger) -> Vec<Entry> {
             Some(Outcome::Refused(_)) => Answer::Refused,
             _ => Answer::Unknown,
         };
-        let same = |e: &&mut Entry| e.session == sent.session && e.seq == sent.seq;
-        match entries.iter_mut().find(same) {
+        let at = *known.entry((&sent.session, sent.seq)).or_insert(entries.len());
+        match entries.get_mut(at) {
             Some(known) => {
                 let weight = |answer| {
                     [Answer::Refused, Answer::Unknown, Answer::Written, Answer::Synced]
