@@ -70,6 +70,10 @@ fn cuts(words: &[String]) -> ExitCode {
         println!("BROKEN RIG: batches were acknowledged as synced, but no flush reached the disk");
         return ExitCode::from(3);
     }
+    if figures.file_system * 10 > figures.cuts.max(20) {
+        println!("BROKEN RIG: no file system is that fragile");
+        return ExitCode::from(3);
+    }
     if rig.control {
         let shown = figures.looks_with_loss > 0;
         println!(
