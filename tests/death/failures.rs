@@ -32,8 +32,10 @@ fn due(thread: &str, line: &str, error: &str) -> Due {
     let call = line.split('(').next().unwrap();
     let journal = line.contains(".wal>");
     match (call, error) {
-        ("fdatasync" | "fsync" | "renameat" | "renameat2", _) => Due::FailStop,
+        // An interrupted sync may hide a failed write; every other interrupted call is made again.
+        ("fdatasync" | "fsync", _) => Due::FailStop,
         (_, "EINTR") => Due::Nothing,
+        ("renameat" | "renameat2", _) => Due::FailStop,
         (_, "EIO" | "EROFS") => Due::FailStop,
         // Nobody knows what a failed write left in the journal.
         ("pwrite64", _) if thread == "writer" && journal => Due::FailStop,
