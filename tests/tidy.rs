@@ -188,7 +188,29 @@ fn the_readme_agrees_with_the_settings_and_the_rooms() {
     for word in readme.split('`').filter(|word| word.ends_with(".rs") && !word.contains(['/', ' '])) {
         assert!(root().join("src").join(word).is_file(), "the README names {word}, which is not there");
     }
+    for kind in lotlog::findings::KINDS {
+        let row =
+            readme.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{}`", kind.name)));
+        let row = row.unwrap_or_else(|| panic!("{} is not in the README", kind.name));
+        assert!(row.contains(if kind.is_damage { "| damage |" } else { "| note |" }), "{row}");
+    }
+    let bound = lotlog::config::Config::default().most_memory_bytes();
+    assert!(readme.contains(&format!("{} GiB with the defaults", bound >> 30)), "{bound}");
     for code in ["0", "64", "65", "73", "74", "75", "78"] {
         assert!(readme.contains(&format!("| {code} |")), "exit code {code} is not in the README");
     }
+}
+
+#[test]
+fn every_proof_that_is_listed_is_a_test() {
+    let tests: String =
+        rust_files("tests").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let proof = std::fs::read_to_string(root().join("docs/proof.md")).unwrap();
+    let mut listed = 0;
+    for row in proof.lines().filter(|line| line.starts_with("| ") && line.matches(" | ").count() >= 2) {
+        let Some(name) = row.split(" | ").nth(2).and_then(|cell| cell.split('`').nth(1)) else { continue };
+        assert!(tests.contains(&format!("fn {name}(")), "docs/proof.md lists {name}, which is no test");
+        listed += 1;
+    }
+    assert!(listed > 100, "only {listed} rows name a test");
 }
