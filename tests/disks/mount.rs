@@ -186,9 +186,13 @@ impl Disk {
         run(Command::new("mount").args(["-t", &self.kind, "-o", options, device]).arg(&self.target));
     }
 
+    /// A reader may be in the middle of a file: it is waited for.
     #[track_caller]
     pub fn unmount(&self) {
-        run(Command::new("umount").arg(&self.target));
+        until("the file system is unmounted", || {
+            let done = Command::new("umount").arg(&self.target).output();
+            done.is_ok_and(|done| done.status.success()).then_some(())
+        });
     }
 
     /// From now on the disk answers EIO.
