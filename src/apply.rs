@@ -115,6 +115,10 @@ impl Vault {
                     change = why,
                     "somebody else has changed a lot file: it is taken as it now is"
                 );
+                // Placed anew whole: what an earlier attempt got into the file must not stand there twice.
+                if let Some(first) = batches.first() {
+                    self.lots.take_back(lot, first.lot_offset)?;
+                }
                 let usable = matches!(self.lots.adopt(lot)?, Look::Ready(_));
                 for staged in &mut batches {
                     staged.lot_offset = self.lots.plan(lot, staged.batch.lines_bytes);
@@ -128,7 +132,10 @@ impl Vault {
             let checkpointed = self.checkpoint_now(now);
             self.placing = false;
             checkpointed?;
-            let mut placed = self.pending.split_off(kept).into_iter().map(|p| p.staged);
+            // The checkpoint commits what was staged, and some of that may have stayed pending behind these.
+            let count: usize = counts.iter().map(|(_, count, ..)| count).sum();
+            let placed: Vec<Staged> = self.pending.drain(kept..kept + count).map(|p| p.staged).collect();
+            let mut placed = placed.into_iter();
             for (lot, count, usable, why) in counts {
                 let batches: Vec<Staged> = placed.by_ref().take(count).collect();
                 if usable {
@@ -145,6 +152,7 @@ impl Vault {
     fn append(&mut self, lot: Lot, batches: &[Staged]) -> (usize, Option<Trouble>) {
         let mut lines = std::mem::take(&mut self.lines);
         let mut trouble = None;
+        let mut in_part = batches.first().is_some_and(|first| self.lots.written(lot) > first.lot_offset);
         'all: for staged in batches {
             // What an earlier attempt got into the file is not written again.
             let in_file = self.lots.written(lot) + lines.len() as u64;
@@ -158,16 +166,17 @@ impl Vault {
                     skip -= cut as u64;
                 }
                 if lines.len() >= WRITE_BYTES {
-                    if let Err(found) = self.lots.append(lot, &lines) {
+                    if let Err(found) = self.lots.append(lot, &lines, in_part) {
                         trouble = Some(found);
                         break 'all;
                     }
+                    in_part = false;
                     lines.clear();
                 }
             }
         }
         if trouble.is_none() && !lines.is_empty() {
-            trouble = self.lots.append(lot, &lines).err();
+            trouble = self.lots.append(lot, &lines, in_part).err();
         }
         lines.clear();
         lines.shrink_to(2 * WRITE_BYTES);

@@ -63,6 +63,8 @@ pub enum Done {
     NotPrepared(StorageError),
     /// Segments are gone.
     Trimmed,
+    /// These could not be removed for lack of space.
+    NotTrimmed(VecDeque<u64>, StorageError),
     /// The lot files are synced.
     LotsSynced,
     /// The disk failed; the latch is closed.
@@ -95,7 +97,10 @@ impl Job {
                         Step::More
                     }
                     // A file system that copies on write needs space to remove a name.
-                    Err(error) if error.is_no_space() => Step::Stalled(error),
+                    // Another time: what else is asked of this lane, somebody may be waiting for.
+                    Err(error) if error.is_no_space() => {
+                        Step::End(Done::NotTrimmed(std::mem::take(numbers), error))
+                    }
                     Err(error) => Step::End(Done::Failed(storage.stop(error))),
                 }
             }

@@ -78,7 +78,7 @@ impl Vault {
                 Ok(())
             }
             Done::Failed(error) => Err(error.into()),
-            Done::Prepared(_) | Done::NotPrepared(_) | Done::Trimmed => Ok(()),
+            Done::Prepared(_) | Done::NotPrepared(_) | Done::Trimmed | Done::NotTrimmed(..) => Ok(()),
         }
     }
 

@@ -186,8 +186,17 @@ fn make_dirs(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
         return match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
-            // Then it was somebody else who made it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            // Then it was somebody else who made it, or its file system does not sync directories.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::InvalidInput
+                        | io::ErrorKind::Unsupported
+                ) =>
+            {
+                Ok(())
+            }
             result => result,
         };
     }

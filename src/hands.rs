@@ -45,7 +45,7 @@ impl Lots {
         if renamed && !slot.renamed {
             tracing::warn!(
                 lot = &*slot.stem,
-                "a lot file was renamed or its directory replaced: its records go on in the renamed file until SIGHUP"
+                "a lot file was renamed: its records go on in the renamed file until SIGHUP"
             );
         }
         if let Some(slot) = self.slot_mut(lot) {
@@ -74,7 +74,12 @@ impl Lots {
         let (stem, id, bytes) = (slot.stem.clone(), slot.id, slot.bytes);
         let file = match self.open_existing(&stem) {
             Ok(Some(file)) => file,
-            Ok(None) if id.is_none() && bytes == 0 => return self.make_fresh(lot),
+            Ok(None) if id.is_none() => {
+                // With a place in a file that is gone its batches must be placed anew: once there is a file.
+                let look = self.make_fresh(lot)?;
+                let moved = bytes > 0 && matches!(look, Look::Ready(_));
+                return Ok(if moved { Look::Changed(lot, "it is gone".to_owned()) } else { look });
+            }
             Ok(None) => return Ok(Look::Changed(lot, "it is gone".to_owned())),
             Err(error) => return self.refuse(error),
         };
@@ -172,10 +177,11 @@ impl Lots {
         self.compare(lot).map_or(Ok(()), |why| Err(Trouble::Changed(why)))
     }
 
-    /// Looks at an open lot again after whole lines were appended. What somebody else wrote between two looks
-    /// may stand before them, without an end: then they are taken back, that end is set aside, and they are
-    /// written again. The next look finds the lot changed.
-    pub(crate) fn made_sure(&mut self, lot: Lot, mut lines: &[u8]) -> Result<(), Trouble> {
+    /// Looks at an open lot again after an append. What somebody else wrote between two looks may stand before
+    /// whole lines, without an end: then they are taken back, that end is set aside, and they are written again.
+    /// The next look finds the lot changed. Somebody who appends between the reading and the cutting here loses
+    /// what was appended: nothing in Linux cuts a file only if it has a length.
+    pub(crate) fn made_sure(&mut self, lot: Lot, mut lines: &[u8], in_part: bool) -> Result<(), Trouble> {
         let Some(slot) = self.slot(lot) else { return Ok(()) };
         let (Some(file), expected, stem) = (slot.file.clone(), slot.bytes, slot.stem.clone()) else {
             return Ok(());
@@ -189,6 +195,10 @@ impl Lots {
             if stat.bytes == expected && !mixed {
                 return Ok(());
             }
+            if in_part && !mixed {
+                // The rest of a line is nothing by itself: its batch is placed anew.
+                return Err(Trouble::Changed("somebody else wrote into it at the same moment".to_owned()));
+            }
             if let Some(slot) = self.slot_mut(lot) {
                 slot.mixed = true;
             }
@@ -199,21 +209,61 @@ impl Lots {
             let found = memchr::memmem::rfind(&there, lines);
             match found {
                 Some(at) if from + at as u64 == 0 || (at > 0 && there[at - 1] == b'\n') => return Ok(()),
-                Some(at) if at + lines.len() == there.len() => {
-                    file.truncate(from + at as u64).map_err(Trouble::Write)?;
-                }
+                Some(at) if at + lines.len() == there.len() => match file.truncate(from + at as u64) {
+                    Ok(()) => self.count(lot, expected - lines.len() as u64),
+                    Err(error) if self.storage.0.failure().is_some() => return Err(Trouble::Write(error)),
+                    // It may only be appended to.
+                    Err(_) => lines = first_line(lines),
+                },
                 // Somebody else's bytes stand on both sides: the first line, which cannot be read, is written again.
-                Some(_) => lines = &lines[..memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1)],
-                None => {}
+                Some(_) => lines = first_line(lines),
+                None => self.count(lot, expected - lines.len() as u64),
             }
-            self.without_loose_end(&stem, &file).map_err(Trouble::Write)?;
-            file.write_all(0, lines).map_err(|(_, error)| Trouble::Write(error))?;
+            let end = self.without_loose_end(&stem, &file).map_err(Trouble::Write)?;
+            if let Err((done, error)) = file.write_all(0, lines) {
+                if done > 0 {
+                    file.truncate(end).map_err(Trouble::Write)?;
+                }
+                return Err(Trouble::Write(error));
+            }
+            self.count(lot, expected);
         }
         tracing::error!(
             lot = &*stem,
             "somebody else keeps writing into a lot file: records of lotlogd may stand behind bytes of theirs on one line"
         );
         Ok(())
+    }
+
+    /// Takes back what stands in the file from `from` on, where batches begin that are placed anew. Not where
+    /// somebody else's bytes stand before that: then nobody knows the place.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub fn take_back(&mut self, lot: Lot, from: u64) -> Result<(), StorageError> {
+        let Some(slot) = self.slot(lot).filter(|slot| slot.bytes > from && !slot.mixed) else {
+            return Ok(());
+        };
+        let (Some(file), stem) = (slot.file.clone(), slot.stem.clone()) else { return Ok(()) };
+        let cut = file.stat().and_then(|stat| {
+            if stat.links == 0 || stat.bytes <= from {
+                return Ok(());
+            }
+            let why = "It held a part of batches that could not be written whole, with somebody else's bytes behind it; they follow in the lot file.";
+            self.aside(&stem, &file_name(&stem), &file, (from, stat.bytes), why)?;
+            file.truncate(from)
+        });
+        match cut {
+            Err(error) if self.storage.0.failure().is_some() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// So much of the lot is in its file.
+    fn count(&mut self, lot: Lot, bytes: u64) {
+        if let Some(slot) = self.slot_mut(lot) {
+            slot.bytes = bytes;
+        }
     }
 
     /// Remembers a lot whose file cannot be opened, with batches on their way to it from `offset` on.
@@ -267,7 +317,8 @@ impl Lots {
             return Ok(Look::Unavailable("it was forgotten".to_owned()));
         };
         let stem = slot.stem.clone();
-        let unnamed = slot.id.is_none();
+        // Ours, under its other name. One that could not be made again has no file, and keeps its place.
+        let unnamed = slot.id.is_none() && slot.file.is_some();
         let file = slot.file.take();
         let evict = file.filter(|_| slot.dirty);
         slot.dirty = false;
@@ -344,4 +395,8 @@ impl Lots {
         }
         self.storage.0.unlink(Dir::Lots, &name)
     }
+}
+
+fn first_line(lines: &[u8]) -> &[u8] {
+    &lines[..memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1)]
 }

@@ -61,6 +61,8 @@ pub struct Journal {
     /// Removals that were asked for and have not ended.
     trimming: usize,
     not_prepared: Option<(Instant, String)>,
+    /// Segments that could not be removed, and since when they rest.
+    not_trimmed: Option<(Instant, VecDeque<u64>)>,
     segment_bytes: u64,
     /// Segments on disk up to the current one: number and length, oldest first.
     held: VecDeque<(u64, u64)>,
@@ -105,6 +107,7 @@ impl Journal {
             old: None,
             trimming: 0,
             not_prepared: None,
+            not_trimmed: None,
             segment_bytes,
         };
         journal.prepare_more(None);
@@ -152,7 +155,8 @@ impl Journal {
         if self.preparing || self.trimming > 0 {
             return Some(now + TEND_INTERVAL);
         }
-        self.not_prepared.as_ref().map(|(at, _)| *at + PREPARE_RETRY)
+        let trim = self.not_trimmed.as_ref().map(|(at, _)| *at + PREPARE_RETRY);
+        self.not_prepared.as_ref().map(|(at, _)| *at + PREPARE_RETRY).into_iter().chain(trim).min()
     }
 
     /// Takes in what the background did, and asks for more spares.
@@ -162,6 +166,15 @@ impl Journal {
     pub fn tend(&mut self, now: Instant) -> Result<(), StorageError> {
         while let Some(done) = self.lane.poll() {
             self.take_in(done, now)?;
+        }
+        if let Some((_, numbers)) = self
+            .not_trimmed
+            .as_mut()
+            .filter(|(at, numbers)| now >= *at + PREPARE_RETRY && !numbers.is_empty())
+        {
+            let numbers = std::mem::take(numbers);
+            self.not_trimmed = Some((now, VecDeque::new()));
+            self.remove(numbers);
         }
         self.prepare_more(Some(now));
         Ok(())
@@ -180,7 +193,18 @@ impl Journal {
                 self.not_prepared = Some((now, error.to_string()));
             }
             Done::Failed(error) => return Err(error),
-            Done::Trimmed => self.trimming -= 1,
+            Done::Trimmed => {
+                self.trimming -= 1;
+                self.not_trimmed.take_if(|(_, numbers)| numbers.is_empty());
+            }
+            Done::NotTrimmed(numbers, error) => {
+                self.trimming -= 1;
+                if self.not_trimmed.is_none() {
+                    tracing::warn!(%error, "old journal segments cannot be removed yet: tried again");
+                }
+                let (_, rest) = self.not_trimmed.get_or_insert((now, VecDeque::new()));
+                rest.extend(numbers);
+            }
             Done::LotsSynced => {}
         }
         Ok(())
@@ -192,6 +216,7 @@ impl Journal {
             _ => false,
         };
         if self.spares.len() >= SPARE_SEGMENTS {
+            self.not_prepared = None;
             if let Some(old) = self.old.take() {
                 self.remove(VecDeque::from([old]));
             }

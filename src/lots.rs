@@ -260,6 +260,11 @@ impl Lots {
         offset
     }
 
+    /// The lot of this stem, if it is remembered.
+    pub fn known(&self, stem: &str) -> Option<Lot> {
+        self.by_stem.get(stem).copied()
+    }
+
     /// Whether readers can see the file.
     pub fn is_named(&self, lot: Lot) -> bool {
         self.slot(lot).is_some_and(|slot| slot.id.is_some())
@@ -275,7 +280,7 @@ impl Lots {
     /// # Errors
     /// [`Trouble::Write`]; what was written before counts as written. [`Trouble::Changed`] if the file was
     /// deleted meanwhile.
-    pub fn append(&mut self, lot: Lot, bytes: &[u8]) -> Result<(), Trouble> {
+    pub fn append(&mut self, lot: Lot, bytes: &[u8], in_part: bool) -> Result<(), Trouble> {
         let round = self.round;
         let Some(slot) = self.slot_mut(lot) else { return Ok(()) };
         let Some(file) = slot.file.as_ref() else {
@@ -290,7 +295,7 @@ impl Lots {
                 return Err(Trouble::Write(error));
             }
         }
-        self.made_sure(lot, bytes)
+        self.made_sure(lot, bytes, in_part)
     }
 
     /// Gives a new file its name, now that its first records are in it.

@@ -378,8 +378,10 @@ fn remove_old(storage: &Storage, scanned: &[Scanned]) -> Result<(), StorageError
 
 /// Removes unfinished lot files, while it is known which lots were redone: before the new chain counts.
 fn remove_unfinished_lots(storage: &Storage, told: &Told, wall_micros: i64) -> Result<(), StorageError> {
+    let mut some = false;
     for name in storage.list(Dir::Lots)? {
         let Some(stem) = name.strip_suffix(FRESH_SUFFIX) else { continue };
+        some = true;
         if let Err(error) = remove_unfinished(storage, stem, &name, told.lots.contains(stem), wall_micros) {
             if storage.failure().is_some() {
                 return Err(error);
@@ -387,7 +389,8 @@ fn remove_unfinished_lots(storage: &Storage, told: &Told, wall_micros: i64) -> R
             tracing::warn!(%error, "something in lots/ has the name of an unfinished lot file and stays");
         }
     }
-    Ok(())
+    // Come back after a power cut, it would be somebody else's: nothing would be redone then.
+    if some { storage.sync_dir(Dir::Lots) } else { Ok(()) }
 }
 
 /// Removes an unfinished lot file. Ours is empty, or of a lot that was just redone; anything else is set aside.

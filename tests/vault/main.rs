@@ -8,5 +8,6 @@ mod faults;
 mod frames;
 mod lives;
 mod reviewed;
+mod reviewed_again;
 mod sequences;
 mod sim;

@@ -1,0 +1,309 @@
+//! Sequences that a second review proved to break promises, each by name: other hands and a full disk together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lotlog::batch::{Durability, Outcome};
+use lotlog::storage::Dir;
+
+use crate::sequences::{Rig, enospc, eperm, records};
+use crate::sim::*;
+
+use Durability::{Synced, Written};
+
+const FOREIGN: &str = "{\"foreign\":1}\n";
+
+fn own(rig: &Rig) -> Lots {
+    let all = lots(&rig.world());
+    all.into_iter()
+        .map(|(stem, bytes)| {
+            let own: Vec<u8> = bytes
+                .split_inclusive(|b| *b == b'\n')
+                .filter(|l| *l != FOREIGN.as_bytes())
+                .flatten()
+                .copied()
+                .collect();
+            (stem, own)
+        })
+        .collect()
+}
+
+/// What the checkpoint inside `apply_changed` leaves pending is dropped by `split_off(kept)`.
+#[test]
+fn what_becomes_pending_while_another_lot_is_placed_anew_is_not_forgotten() {
+    let mut rig = Rig::new();
+    rig.send("A", "a", 1, Synced);
+    rig.send("B", "b", 1, Synced);
+    let broken = Arc::new(AtomicBool::new(true));
+    let switch = broken.clone();
+    rig.disk.set_hook(Box::new(move |_, what| {
+        let bad = what.starts_with("write lots/") && switch.load(Ordering::SeqCst);
+        if bad { Err(eperm()) } else { Ok(()) }
+    }));
+    assert_eq!(rig.send("A", "a", 2, Synced), None, "pending");
+    assert!(matches!(rig.send("B", "b", 2, Written), Some(Outcome::Stored { .. })), "taken");
+    rig.with_world(|world| world.edit(Dir::Lots, "A.jsonl", |b| b.extend_from_slice(FOREIGN.as_bytes())));
+    rig.pass(Duration::from_millis(300));
+    broken.store(false, Ordering::SeqCst);
+    rig.disk.clear_hook();
+    for _ in 0..40 {
+        rig.pass(Duration::from_millis(300));
+    }
+    let next = rig.send("B", "b", 3, Synced);
+    assert!(matches!(next, Some(Outcome::Stored { .. })), "{next:?}");
+    rig.pass(Duration::from_secs(31));
+    rig.settle();
+    let rig = rig.restart();
+    assert_eq!(judge(&own(&rig), &rig.farm.hear(), false), Verdict::default());
+}
+
+/// Lines that `made_sure` has taken back and cannot write again count as written.
+#[test]
+fn lines_taken_back_and_not_written_again_are_not_acknowledged() {
+    let mut rig = Rig::new();
+    rig.send("L", "s", 1, Synced);
+    let (world, once) = (rig.disk.world.clone(), AtomicBool::new(false));
+    rig.disk.set_shorten(Box::new(move |what, most| {
+        if what.starts_with("write lots/L") && !once.swap(true, Ordering::SeqCst) {
+            world.lock().unwrap().edit(Dir::Lots, "L.jsonl", |b| b.extend_from_slice(b"half a line"));
+        }
+        most
+    }));
+    rig.disk.set_hook(Box::new(
+        |_, what| {
+            if what.starts_with("create quarantine/") { Err(enospc()) } else { Ok(()) }
+        },
+    ));
+    rig.send("L", "s", 2, Synced);
+    rig.disk.clear_hook();
+    for _ in 0..20 {
+        rig.pass(Duration::from_millis(300));
+    }
+    let next = rig.send("L", "s", 3, Synced);
+    assert!(matches!(next, Some(Outcome::Stored { .. })), "{next:?}");
+    rig.pass(Duration::from_secs(31));
+    rig.settle();
+    let rig = rig.restart();
+    assert_eq!(judge(&own(&rig), &rig.farm.hear(), false), Verdict::default());
+}
+
+/// Likewise where the file may only be appended to.
+#[test]
+fn lines_that_cannot_be_taken_back_are_not_acknowledged_glued() {
+    let mut rig = Rig::new();
+    rig.send("L", "s", 1, Synced);
+    let (world, once) = (rig.disk.world.clone(), AtomicBool::new(false));
+    rig.disk.set_shorten(Box::new(move |what, most| {
+        if what.starts_with("write lots/L") && !once.swap(true, Ordering::SeqCst) {
+            world.lock().unwrap().edit(Dir::Lots, "L.jsonl", |b| b.extend_from_slice(b"half a line"));
+        }
+        most
+    }));
+    rig.disk.set_hook(Box::new(
+        |_, what| {
+            if what.starts_with("truncate lots/L") { Err(eperm()) } else { Ok(()) }
+        },
+    ));
+    let answer = rig.send("L", "s", 2, Synced);
+    let readable =
+        lots(&rig.world())["L"].split(|b| *b == b'\n').any(|l| l.starts_with(b"{\"sku_local\":\"s/2/0\""));
+    assert!(answer.is_none() || readable, "its first record stands behind somebody's half line");
+}
+
+/// A lack of segments that is over is believed for ever.
+#[test]
+fn a_lack_of_space_that_is_over_leaves_no_busy_loop() {
+    let mut rig = Rig::new();
+    rig.send("L", "s", 1, Synced);
+    rig.settle();
+    rig.disk.set_hook(Box::new(
+        |_, what| {
+            if what.starts_with("allocate journal/") { Err(enospc()) } else { Ok(()) }
+        },
+    ));
+    let big = rig.farm.send("L", "s", 2, Synced, 3, 150_000);
+    rig.commit(vec![big]);
+    rig.disk.clear_hook();
+    for _ in 0..40 {
+        rig.pass(Duration::from_secs(1));
+    }
+    let now = rig.around.now().mono;
+    let deadline = rig.vault.next_deadline(now);
+    assert!(deadline.is_none_or(|at| at > now), "the writer spins");
+}
+
+/// A removal that waits for space holds up the writer.
+#[test]
+fn a_removal_that_waits_for_space_holds_up_no_batch() {
+    let mut rig = Rig::new();
+    for seq in 1..120 {
+        let submission = rig.farm.send("L", "s", seq, Synced, 3, 1000);
+        rig.commit(vec![submission]);
+    }
+    let tries = AtomicUsize::new(0);
+    rig.disk.set_hook(Box::new(move |_, what| {
+        if what.starts_with("unlink journal/0") {
+            assert!(tries.fetch_add(1, Ordering::SeqCst) < 100_000, "the writer waits for the removal");
+            return Err(enospc());
+        }
+        Ok(())
+    }));
+    rig.pass(Duration::from_secs(31));
+    rig.settle();
+    for seq in 120..400 {
+        let submission = rig.farm.send("L", "s", seq, Synced, 3, 1000);
+        rig.commit(vec![submission]);
+    }
+    let last = rig.farm.hear().sent.last().unwrap().answer.clone();
+    assert!(matches!(last, Some(Outcome::Stored { .. })), "{last:?}");
+}
+
+/// The rest of a line that was written in part, behind somebody's line.
+#[test]
+fn a_line_written_in_part_is_not_torn_by_what_others_write_behind_it() {
+    let mut rig = Rig::new();
+    rig.send("L", "s", 1, Synced);
+    let (world, writes) = (rig.disk.world.clone(), AtomicUsize::new(0));
+    let full = Arc::new(AtomicBool::new(false));
+    let (switch, fill) = (full.clone(), full.clone());
+    rig.disk.set_shorten(Box::new(move |what, most| {
+        if !what.starts_with("write lots/L") {
+            return most;
+        }
+        match writes.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                fill.store(true, Ordering::SeqCst);
+                20
+            }
+            1 => {
+                world
+                    .lock()
+                    .unwrap()
+                    .edit(Dir::Lots, "L.jsonl", |b| b.extend_from_slice(b"\n{\"foreign\":1}\n"));
+                most
+            }
+            _ => most,
+        }
+    }));
+    rig.disk.set_hook(Box::new(move |_, what| {
+        if what.starts_with("write lots/L") && switch.load(Ordering::SeqCst) { Err(enospc()) } else { Ok(()) }
+    }));
+    assert_eq!(rig.send("L", "s", 2, Synced), None);
+    full.store(false, Ordering::SeqCst);
+    rig.disk.clear_hook();
+    for _ in 0..20 {
+        rig.pass(Duration::from_millis(300));
+    }
+    rig.pass(Duration::from_secs(31));
+    rig.settle();
+    assert_eq!(records(&lots(&rig.world()), "L"), 6, "torn");
+}
+
+/// A lot that is gone and cannot be made again: a checkpoint at each retry, and a ticket that waits for ever.
+#[test]
+fn a_lot_that_is_gone_and_cannot_be_made_again_costs_no_checkpoint_each_retry() {
+    let mut rig = Rig::new();
+    rig.send("A", "a", 1, Synced);
+    rig.send("B", "b", 1, Synced);
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let count = syncs.clone();
+    rig.disk.set_hook(Box::new(move |_, what| {
+        count.fetch_add(usize::from(what.starts_with("sync journal/0")), Ordering::SeqCst);
+        if what.starts_with("create lots/A.jsonl.new") { Err(eperm()) } else { Ok(()) }
+    }));
+    let once = AtomicBool::new(false);
+    rig.disk.set_after(Box::new(move |world, what| {
+        if what.starts_with("sync journal/0") && !once.swap(true, Ordering::SeqCst) {
+            world.remove(Dir::Lots, "A.jsonl");
+        }
+    }));
+    assert_eq!(rig.send("A", "a", 2, Synced), None);
+    let before = syncs.load(Ordering::SeqCst);
+    for _ in 0..40 {
+        rig.pass(Duration::from_millis(300));
+    }
+    let answer = rig.farm.hear().sent.last().unwrap().answer.clone();
+    assert_eq!(answer, Some(Outcome::Unknown), "after 5 s nobody can say");
+    assert!(syncs.load(Ordering::SeqCst) - before < 5);
+}
+
+/// A committed batch that waits for space: nobody can say when, so its producer hears so.
+#[test]
+fn a_batch_that_waits_for_space_is_of_unknown_fate_after_a_while() {
+    let mut rig = Rig::new();
+    rig.send("A", "a", 1, Synced);
+    rig.disk.set_hook(Box::new(
+        move |_, what| {
+            if what.starts_with("write lots/A") { Err(enospc()) } else { Ok(()) }
+        },
+    ));
+    assert_eq!(rig.send("A", "a", 2, Synced), None);
+    for _ in 0..40 {
+        rig.pass(Duration::from_millis(300));
+    }
+    assert_eq!(rig.farm.hear().sent.last().unwrap().answer, Some(Outcome::Unknown));
+    rig.disk.clear_hook();
+    for _ in 0..4 {
+        rig.pass(Duration::from_millis(300));
+    }
+    rig.check(false);
+    assert_eq!(records(&lots(&rig.world()), "A"), 6, "it is committed");
+}
+
+/// As `a_lot_file_taken_away_and_brought_back_over_a_crash_keeps_all_that_it_held`, where the directory takes no
+/// New names and the batch was tried again a few times.
+#[test]
+fn a_lot_file_taken_away_for_a_while_and_brought_back_over_a_crash_keeps_all_that_it_held() {
+    for retries in 0..6 {
+        let mut rig = Rig::new();
+        rig.send("L", "s", 1, Synced);
+        rig.disk.set_hook(Box::new(move |_, what| {
+            if what.starts_with("create lots/L.jsonl.new") { Err(eperm()) } else { Ok(()) }
+        }));
+        let once = AtomicBool::new(false);
+        rig.disk.set_after(Box::new(move |world, what| {
+            if what.starts_with("sync journal/0") && !once.swap(true, Ordering::SeqCst) {
+                world.rename(Dir::Lots, "L.jsonl", "kept");
+                // Its size gives the change away: the name alone would not.
+                world.edit(Dir::Lots, "kept", |bytes| bytes.extend_from_slice(FOREIGN.as_bytes()));
+            }
+        }));
+        assert_eq!(rig.send("L", "s", 2, Synced), None, "its lot cannot be used");
+        rig.disk.clear_after();
+        for _ in 0..retries {
+            rig.pass(Duration::from_millis(300));
+        }
+        rig.with_world(|world| world.rename(Dir::Lots, "kept", "L.jsonl"));
+        rig.disk.clear_hook();
+        let rig = rig.restart();
+        assert_eq!(judge(&own(&rig), &rig.farm.hear(), false), Verdict::default(), "{retries} retries");
+    }
+}
+
+/// A batch that is in its file in part, and somebody appends behind it.
+#[test]
+fn a_batch_in_its_file_in_part_is_not_doubled_by_a_change() {
+    let mut rig = Rig::new();
+    rig.send("L", "s", 1, Synced);
+    let (full, writes) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
+    let (switch, fill) = (full.clone(), full.clone());
+    rig.disk.set_shorten(Box::new(move |what, most| {
+        if what.starts_with("write lots/L") && writes.fetch_add(1, Ordering::SeqCst) == 0 {
+            fill.store(true, Ordering::SeqCst);
+            return 350;
+        }
+        most
+    }));
+    rig.disk.set_hook(Box::new(move |_, what| {
+        if what.starts_with("write lots/L") && switch.load(Ordering::SeqCst) { Err(enospc()) } else { Ok(()) }
+    }));
+    assert_eq!(rig.send("L", "s", 2, Synced), None);
+    full.store(false, Ordering::SeqCst);
+    rig.with_world(|world| world.edit(Dir::Lots, "L.jsonl", |b| b.extend_from_slice(b"\n{\"foreign\":1}\n")));
+    rig.disk.clear_hook();
+    for _ in 0..20 {
+        rig.pass(Duration::from_millis(300));
+    }
+    assert_eq!(judge(&own(&rig), &rig.farm.hear(), false), Verdict::default());
+}
