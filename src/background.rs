@@ -45,13 +45,31 @@ pub enum Job {
     },
     /// Sync these lot files under the marker.
     SyncLots {
-        /// The files; each is closed after its sync unless it is open elsewhere.
-        files: VecDeque<File>,
+        /// The files, and how long each is at least.
+        files: VecDeque<(File, u64)>,
+        /// Files that are closed after their sync.
+        evicted: VecDeque<File>,
         /// Whether the `lots` directory has new names.
         names: bool,
         /// Whether the marker has been written.
         marked: bool,
     },
+}
+
+/// After this checkpoint the journal no longer has what the file should hold: whoever took it away hears so.
+fn tell_of_loss(file: &File, bytes: u64) {
+    let change = match file.stat() {
+        Ok(stat) if stat.links == 0 => "it was deleted".to_owned(),
+        Ok(stat) if stat.bytes < bytes => {
+            format!("it has {} bytes where lotlogd left at least {bytes}", stat.bytes)
+        }
+        _ => return,
+    };
+    tracing::warn!(
+        ?file,
+        change,
+        "somebody else has changed a lot file: what is gone from it is in no journal after this checkpoint; restore it from a backup"
+    );
 }
 
 /// A job's end.
@@ -104,7 +122,7 @@ impl Job {
                     Err(error) => Step::End(Done::Failed(storage.stop(error))),
                 }
             }
-            Job::SyncLots { files, names, marked } => {
+            Job::SyncLots { files, evicted, names, marked } => {
                 let result = if !*marked {
                     match write_marker(storage) {
                         // No space or no descriptor, for now: nothing has been promised yet.
@@ -114,7 +132,9 @@ impl Job {
                             result
                         }
                     }
-                } else if let Some(file) = files.pop_front() {
+                } else if let Some((file, bytes)) = files.pop_front() {
+                    file.sync().map(|()| tell_of_loss(&file, bytes))
+                } else if let Some(file) = evicted.pop_front() {
                     file.sync()
                 } else if *names {
                     *names = false;

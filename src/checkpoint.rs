@@ -107,10 +107,10 @@ impl Vault {
             self.journal.push(pending.staged.lsn, copy, bytes)?;
         }
         self.journal.flush()?;
-        let (files, names) = self.lots.take_dirty();
-        let lots_synced = files.is_empty() && !names;
+        let (files, evicted, names) = self.lots.take_dirty();
+        let lots_synced = files.is_empty() && evicted.is_empty() && !names;
         if !lots_synced {
-            self.checkpointing.lane.submit(Job::SyncLots { files, names, marked: false });
+            self.checkpointing.lane.submit(Job::SyncLots { files, evicted, names, marked: false });
         }
         let next_lsn = self.next_lsn;
         self.checkpointing.under_way = Some(UnderWay { id, begin, next_lsn, cursor: Some(0), lots_synced });
@@ -148,6 +148,8 @@ impl Vault {
         if !under_way.lots_synced || !self.room_for_checkpoint(SMALL_FRAME_BYTES, now)? {
             return Ok(());
         }
+        // It gives up what the journal has: the lots must still be where DATA's path leads.
+        self.storage.check_place()?;
         // Frames of batches staged meanwhile go out with it: the end frame vouches for them.
         self.journal.push(0, Content::CheckpointEnd { id, begin }, SMALL_FRAME_BYTES)?;
         self.commit(now)?;

@@ -203,6 +203,8 @@ fn make_dirs(path: &Path) -> io::Result<()> {
     make_dirs(parent)?;
     match fs::DirBuilder::new().mode(DIR_MODE).create(path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        // Something else has its name.
+        Err(_) if !path.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
         Err(_) => {}
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(DIR_MODE))?,
     }

@@ -145,6 +145,11 @@ pub const KINDS: &[Kind] = &[
         "nothing: the next start removes it",
     ),
     note(
+        "name_gone",
+        "the journal has batches of a lot whose name is gone beside a running daemon: its file was renamed, or deleted",
+        "after a rename send SIGHUP; a deleted file must come from a backup: after the next checkpoint the journal no longer has its batches",
+    ),
+    note(
         "unknown_file",
         "something under DATA that lotlogd did not make and does not read",
         "move it away, so that nobody takes it for records (rotated lot files may stay)",

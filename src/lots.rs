@@ -325,16 +325,16 @@ impl Lots {
     }
 
     /// Gives every file with unsynced bytes to a checkpoint, and whether names were made.
-    pub fn take_dirty(&mut self) -> (VecDeque<File>, bool) {
-        let mut files = std::mem::take(&mut self.evicted);
+    pub fn take_dirty(&mut self) -> (VecDeque<(File, u64)>, VecDeque<File>, bool) {
+        let mut files = VecDeque::new();
         for slot in self.slots.iter_mut().flatten() {
             if slot.dirty {
                 slot.dirty = false;
-                files.extend(slot.file.clone());
+                files.extend(slot.file.clone().map(|file| (file, slot.bytes)));
             }
         }
         self.round += 1;
-        (files, std::mem::take(&mut self.names_made))
+        (files, std::mem::take(&mut self.evicted), std::mem::take(&mut self.names_made))
     }
 
     /// Forgets what a completed checkpoint has made needless: lots without a descriptor that were not written

@@ -96,7 +96,8 @@ fn note_text(name: &str, Piece { name: lot_file, from, to, why, wall_micros, .. 
          When:           {} (UTC)\n\
          Why:            {why}\n\
          What it means:  somebody else wrote or changed these bytes; lotlogd needed their place, so it copied them here first.\n\
-         \x20               Nothing in them is needed: each acknowledged batch is in the lot file, or in the journal on its way there.\n\
+         \x20               Each acknowledged batch is in the lot file, or in the journal on its way there. Only where the daemon's log\n\
+         \x20               tells of a torn tail of the journal at that time, whole records here may be the last copy of its last group.\n\
          What to do:     find out who writes to lots/ and stop it; put what you need of this where it belongs, not into a lot\n\
          \x20               file; then delete both files. lotlogd never deletes them.\n",
         to - from,

@@ -169,12 +169,18 @@ impl Vault {
             Decision::Newer { number, version } => return Err(OpenError::Newer { number, version }),
             Decision::Redo { checkpoint, hole, torn_bytes } => {
                 if torn_bytes > 0 {
-                    tracing::warn!(at = %hole, bytes = torn_bytes, "a torn tail of the journal is dropped: nothing in it was acknowledged as synced");
+                    tracing::warn!(at = %hole, bytes = torn_bytes, "a torn tail of the journal is dropped: nothing in it was acknowledged as synced, unless the very last group of batches was damaged or lost by the disk");
                 }
                 let range = Range { id: checkpoint.id, begin: checkpoint.begin, hole };
                 redo(&storage, range, config, around)?
             }
         };
+        if told.next_lsn > 1 && !lots_exist(&storage)? {
+            tracing::warn!(
+                batches = told.next_lsn - 1,
+                "batches were stored here before, but there is no lot file: unless all were moved away, look whether lots/ is mounted"
+            );
+        }
         let mut vault = with_space(&storage, around, || {
             remove_unfinished_lots(&storage, &told, around.now().wall_micros)?;
             begin(&storage, config, &metrics, &scanned, &told, around)

@@ -219,7 +219,10 @@ fn meet(
     let bytes = file.as_ref().map_or(0, |(_, bytes)| *bytes);
     let gone = file.is_none() && storage.stat(Dir::Lots, &file_name(batch.lot))?.is_none();
     if gone && report.daemon_running {
-        // Renamed, and SIGHUP is on its way: the daemon has the file still.
+        // Most likely renamed, with SIGHUP on its way: the daemon has the file still.
+        let lot = format!("lots/{}", file_name(batch.lot));
+        let message = format!("no file has this name; the journal's next batch belongs at byte {first}");
+        report.find(Finding::at("name_gone", lot, None, first, message));
         return Ok(Tail { first, base: first, file: None });
     }
     if rebased.is_none() && (file.is_some() || gone) && bytes < first {

@@ -28,7 +28,12 @@ fn a_panic_in_any_thread_of_the_vault_ends_the_process_and_nothing_is_lost_or_do
             let injection = format!("openat:{FORGED}:when={n}");
             let story = live(thread, &[injection], false, seed + n);
             assert!(story.trace.contains("(INJECTED)"), "{thread} {n}: {}", story.trace);
-            assert_eq!(story.status.code(), Some(74), "{thread} {n}: {:?} {}", story.status, story.log);
+            // A helper that panics once the drain is over takes nothing with it: all was done before.
+            let stopped = story.log.find("stopped: everything taken is synced");
+            let too_late =
+                stopped.is_some_and(|at| story.log.find("panicked").is_some_and(|panic| panic > at));
+            let wanted = if too_late && *thread != "writer" { 0 } else { 74 };
+            assert_eq!(story.status.code(), Some(wanted), "{thread} {n}: {:?} {}", story.status, story.log);
             let honest =
                 story.refusals.keys().all(|code| ["io_error", "shutting_down"].contains(&code.as_str()));
             assert!(honest, "{thread} {n}: {:?}", story.refusals);

@@ -9,6 +9,7 @@ mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
+mod gone;
 mod hand;
 mod lock;
 mod lots;

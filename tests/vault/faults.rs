@@ -55,6 +55,8 @@ fn allowed(call: &str, errno: i32) -> May {
         ("write", path) if path.ends_with(".wal") => May::Stop,
         // Questions: where one fails, the writes will tell.
         ("free", _) => May::PassUnseen,
+        // Whether the marker has its length: asked again.
+        ("fstat", "journal/syncing") => May::PassUnseen,
         // Whether the journal still has its name: without an answer nobody knows.
         ("fstat", path) if path.starts_with("journal/") => May::Stop,
         ("fstat" | "stat" | "list" | "read", _) => May::Refuse(&[Code::LotUnavailable, Code::NoSpace]),
