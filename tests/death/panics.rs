@@ -100,6 +100,7 @@ fn a_panic_in_recovery_ends_the_process_and_the_next_start_recovers() {
     let below = ["lots", "journal"].map(|dir| place.data().join(dir));
     for n in [3, 6, 9] {
         let injections = [format!("openat:{FORGED}:when={n}")];
+        let _sweep = strace::Sweep::of(&place);
         let mut daemon = Daemon::launch(&place, strace::traced(&place, BUSY, &injections, &below));
         let ended = daemon.wait();
         assert_eq!(ended.code(), Some(74), "{n}: {ended:?}");

@@ -124,6 +124,7 @@ fn recover_until(place: &Arc<Place>, point: Point) -> bool {
         false => Vec::new(),
     };
     let injections = [format!("{call}:{what}:when={n}")];
+    let _sweep = strace::Sweep::of(place);
     let mut daemon = Daemon::launch(place, strace::traced(place, PATIENT, &injections, &only));
     let trace = place.path().join("trace");
     let begun = Instant::now();
@@ -176,6 +177,7 @@ fn walk(name: &str, base: &Path, sent: Option<&[Entry]>, seed: u64) {
     let wanted = recovered(&place_with(base));
     let mut points = Vec::new();
     let all = place_with(base);
+    let _sweep = strace::Sweep::of(&all);
     let mut daemon = Daemon::spawn(&all, strace::traced(&all, PATIENT, &[], &[]));
     assert_eq!(daemon.terminate(), Some(0));
     let trace = std::fs::read_to_string(all.path().join("trace")).unwrap();
@@ -231,8 +233,10 @@ fn a_directory_whose_maker_died_before_its_sync_is_synced_by_the_next_start() {
     for (n, unsynced) in [(1, "place"), (2, "data"), (3, "data"), (4, "data")] {
         let place = Place::new();
         let injections = [format!("fsync:signal=SIGKILL:when={n}")];
+        let _sweep = strace::Sweep::of(&place);
         let mut daemon = Daemon::launch(&place, strace::traced(&place, PATIENT, &injections, &[]));
         assert_eq!(daemon.wait().signal(), Some(9));
+        let _sweep = strace::Sweep::of(&place);
         let mut daemon = Daemon::spawn(&place, strace::traced(&place, PATIENT, &[], &[]));
         let trace = std::fs::read_to_string(place.path().join("trace")).unwrap();
         let dir = if unsynced == "place" { place.path().to_owned() } else { place.data() };

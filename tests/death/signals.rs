@@ -99,6 +99,7 @@ fn asked_to_stop_in_the_middle_of_recovery_it_goes_at_once_and_the_next_start_re
     let seen = lot_files(&place.data());
     for (round, n) in [1, 3, 6].into_iter().enumerate() {
         let injections = [format!("fdatasync:delay_enter=30s:when={n}")];
+        let _sweep = strace::Sweep::of(&place);
         let mut daemon = Daemon::launch(&place, strace::traced(&place, BUSY, &injections, &[]));
         let trace = place.path().join("trace");
         until("recovery stands still in a sync", || {

@@ -123,6 +123,31 @@ pub fn traced(place: &Place, flags: &[&str], injections: &[String], only: &[Path
     place.command_through(&strace, flags)
 }
 
+/// Ends, when it is dropped, what is left of the tracers of a place: where a daemon dies before its tracer holds
+/// it, strace leaves a process of its own waiting for ever.
+pub struct Sweep(PathBuf);
+
+impl Sweep {
+    pub fn of(place: &Place) -> Sweep {
+        Sweep(place.path().join("trace"))
+    }
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let mut words = words.split(|b| *b == 0);
+            let is_ours = words.next() == Some(b"strace")
+                && words.any(|word| word == self.0.as_os_str().as_encoded_bytes());
+            let pid = process.file_name().to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+            if is_ours {
+                end(pid);
+            }
+        }
+    }
+}
+
 /// Ends the tracer of a [`traced`] daemon, which goes on without it. Where the daemon is to die while a thread is
 /// delayed, this goes with it: strace 6.1 loses its way when such a thread is killed.
 pub fn let_go(daemon: &Daemon) {
