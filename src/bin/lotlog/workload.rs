@@ -23,18 +23,25 @@ pub fn bodies(producer: usize, lots: usize, items: usize, ack: &str) -> Vec<Stri
 }
 
 fn body(producer: usize, lot: usize, batch: usize, items: usize, ack: &str) -> String {
-    let mut text = format!(
-        r#""ack":"{ack}","context":{{"lot_id":"BENCH_LOT_{lot:04}","roi_target":1.25,"risk_threshold":0.8,"horizon_days":60,"opt_source":"lotlog_bench","opt_params":{{"roi_target":1.25,"risk_threshold":0.8,"sims":2000}}}},"items":["#
-    );
-    for at in 0..items {
-        if at > 0 {
-            text.push(',');
-        }
-        text.push_str(&item((producer * 1_000_003 + batch * 1009 + at) as u64));
-    }
-    text.push_str("]}");
-    text
+    opening(lot, ack) + &self::items(producer, batch, items) + ENDING
 }
+
+/// A request from behind its session and seq up to its items.
+pub fn opening(lot: usize, ack: &str) -> String {
+    format!(
+        r#""ack":"{ack}","context":{{"lot_id":"BENCH_LOT_{lot:04}","roi_target":1.25,"risk_threshold":0.8,"horizon_days":60,"opt_source":"lotlog_bench","opt_params":{{"roi_target":1.25,"risk_threshold":0.8,"sims":2000}}}},"items":["#
+    )
+}
+
+/// The items of one batch, separated by commas.
+pub fn items(producer: usize, batch: usize, items: usize) -> String {
+    let items: Vec<String> =
+        (0..items).map(|at| item((producer * 1_000_003 + batch * 1009 + at) as u64)).collect();
+    items.join(",")
+}
+
+/// What follows the items.
+pub const ENDING: &str = "]}";
 
 fn item(number: u64) -> String {
     // A fixed sequence (splitmix64): every run sends the same.

@@ -1,0 +1,72 @@
+//! Where the measuring happens and what is measured there: without it a figure means nothing.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde::Serialize;
+
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    pub cpu: String,
+    pub cores: usize,
+    pub memory_bytes: u64,
+    pub kernel: String,
+    pub file_system: String,
+    /// Of everything measured, by name.
+    pub versions: Vec<(String, String)>,
+}
+
+impl Machine {
+    pub fn of(dir: &Path) -> Machine {
+        let cpu = line_of("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
+        let memory = line_of("/proc/meminfo", "MemTotal").unwrap_or_default();
+        let kibibytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
+        Machine {
+            cpu,
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_bytes: kibibytes << 10,
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            file_system: file_system(dir).unwrap_or_else(|| "unknown".to_owned()),
+            versions: vec![
+                ("lotlogd".to_owned(), first_line(crate::lotlogd::PROGRAM, &["--version"])),
+                ("of commit".to_owned(), first_line("git", &["describe", "--always", "--dirty"])),
+            ],
+        }
+    }
+
+    /// Whether a sync costs nothing here, so that every durable figure is wrong.
+    pub fn is_memory(&self) -> bool {
+        self.file_system == "tmpfs" || self.file_system == "ramfs"
+    }
+}
+
+/// What stands behind `key` and a colon.
+fn line_of(path: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// The type of the file system that `dir` lies on: that of the last, longest mount point above it.
+fn file_system(dir: &Path) -> Option<String> {
+    let dir = dir.canonicalize().ok()?;
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mut above: Vec<(&str, &str)> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            Some((words.next()?, words.next()?))
+        })
+        .filter(|(point, _)| dir.starts_with(point))
+        .collect();
+    above.sort_by_key(|(point, _)| point.len()); // stable: of two at one place the later one counts
+    above.last().map(|(_, kind)| (*kind).to_owned())
+}
+
+/// The first line that a program prints.
+pub fn first_line(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").trim().to_owned()
+}

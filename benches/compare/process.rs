@@ -1,0 +1,148 @@
+//! Processes that the bench starts, and what the kernel says about them: processor time, memory, waking up. Each
+//! is ended when it is dropped. It knows no contender.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The end of a process's own log that is shown when it fails, in bytes.
+const LOG_TAIL_BYTES: usize = 2000;
+/// What `utime` and `stime` in /proc count, per second: USER_HZ, 100 on every architecture of today.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// Environment that would make a daemon behave as the caller's own.
+const FOREIGN: &[&str] =
+    &["LOTLOG_SOCKET", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"];
+
+/// A child process.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Process {
+    /// Starts it with its output in `log`.
+    pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Process> {
+        let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("LOTLOGD_") {
+                command.env_remove(variable);
+            }
+        }
+        for variable in FOREIGN {
+            command.env_remove(OsStr::new(variable));
+        }
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        Ok(Process { name: name.to_owned(), child, log: log.to_owned() })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until `ready` gives something; fails when the process ends before, or `timeout` passes.
+    pub fn wait_until<T>(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(done) = ready() {
+                return Ok(done);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended ({status}) before it {what}; its log: {}", self.name, self.log_end());
+            }
+            if Instant::now() >= deadline {
+                bail!("{} has not {what} in {timeout:?}; its log: {}", self.name, self.log_end());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// The end of what it said.
+    pub fn log_end(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).trim_end().to_owned()
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(mut self) -> Result<()> {
+        signal(&self.child, Signal::TERM);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                bail!("{} does not end {STOP_TIMEOUT:?} after SIGTERM", self.name);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Processor time of all its threads so far, user and system.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // The name in parentheses may hold anything: the fields are counted from behind it.
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let field = |at: usize| fields.get(at).and_then(|word| word.parse::<f64>().ok());
+        let (user, system) =
+            field(11).zip(field(12)).with_context(|| format!("{path} is not as expected"))?;
+        Ok((user + system) / TICKS_PER_SECOND)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself: then waiting finds that.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Processor time of this process so far.
+pub fn own_cpu_seconds() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+/// As many open files as are allowed; with fewer a cell may fail, and says so then.
+pub fn raise_file_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// A child of the bench does not outlive it.
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+}
