@@ -1,0 +1,262 @@
+"""What the blocking and the asynchronous client share: settings, batches out of items, what becomes of settled and of given-up
+batches, counts, warnings. Never waits; whoever uses it holds its lock, if there is one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+from . import _encode, _lives, _places
+from ._driver import Driver
+from ._encode import Body
+from ._errors import LotlogWarning, Refused, SpoolError, Unreachable
+from ._receipt import Receipt
+from ._session import Batch, Session, Settled, line
+from ._spool import Spool
+from ._tables import rows_of
+
+#: Batches without an answer, at most, in bytes; one is always allowed.
+MAX_UNSETTLED_BYTES = 8 << 20
+#: The same as a count.
+MAX_UNSETTLED_BATCHES = 1024
+#: After a failure the daemon gets no more than this of a call's time, until it answers again (not with "raise").
+IMPATIENT_SECONDS = 0.25
+
+Path = Union[str, "os.PathLike[str]"]
+
+_MODES = ("on", "off", "spool")
+_ON_FAILURE = ("raise", "warn", "spool")
+_ACKS = (None, "synced", "written")
+_COUNTED = (
+    "batches", "records", "duplicates", "dropped", "refused", "spooled", "spooled_records", "delivered",
+    "delivered_records", "lost", "lost_records", "unknown", "forgotten",
+)  # fmt: skip
+
+
+def environment_mode() -> str:
+    """``LOTLOG_MODE``: on, off or spool."""
+    mode = os.environ.get("LOTLOG_MODE", "").strip().lower() or "on"
+    if mode not in _MODES:
+        raise ValueError(f"LOTLOG_MODE is {mode!r}: use on, off or spool")
+    return mode
+
+
+class Core:
+    """A client without its waiting."""
+
+    def __init__(
+        self,
+        socket: Optional[Path] = None,
+        *,
+        ack: Optional[str] = None,
+        timeout: float = 5.0,
+        on_failure: str = "raise",
+        spool_dir: Optional[Path] = None,
+    ):
+        if on_failure not in _ON_FAILURE:
+            raise ValueError(f"on_failure is {on_failure!r}: use one of {', '.join(_ON_FAILURE)}")
+        if ack not in _ACKS:
+            raise ValueError(f"ack is {ack!r}: use 'synced' or 'written', or leave it to the daemon")
+        self._mode = environment_mode()
+        self._ack = ack
+        self._timeout = float(timeout)
+        self._on_failure = on_failure
+        self._counts: Dict[str, int] = dict.fromkeys(_COUNTED, 0)
+        self._pid = os.getpid()
+        self._closed = False
+        self._session = Session()
+        path = ""
+        self._spool: Optional[Spool] = None
+        if self._mode == "on":
+            path = os.fspath(socket) if socket is not None else _places.socket_path()
+        if self._mode != "off" and (on_failure == "spool" or self._mode == "spool"):
+            self._spool = Spool(os.fspath(spool_dir) if spool_dir is not None else _places.spool_dir())
+        self._driver = Driver(path, self._session, self._settle)
+        #: Something may lie in the spool that goes before what comes now.
+        self._spool_waits = self._spool is not None and self._mode == "on" and bool(self._spool.names())
+        self._impatient = False
+        self._warned: Dict[str, bool] = {}
+        self._forgotten_seen = 0
+        #: Settled receipts with callbacks that are to be called once nothing is in hand.
+        self._to_call: List[Receipt] = []
+        if self._mode != "off":
+            _lives.register(self)
+
+    # Of the process.
+
+    def _after_fork(self) -> None:
+        """In the child: the parent's connection and what is on its way are the parent's; a new session begins here."""
+        self._driver.link.close()
+        self._session = Session()
+        self._driver = Driver(self._driver.link.path, self._session, self._settle)
+        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._pid = os.getpid()
+        self._to_call = []
+        self._forgotten_seen = 0
+
+    def _at_exit(self, deadline: float) -> None:
+        """The process ends: what is pending has until then."""
+
+    def _enter(self) -> None:
+        if self._pid != os.getpid():  # a fork that Python did not see
+            self._after_fork()
+        _lives.prepare_process()
+        if self._closed:
+            raise ValueError("the client is closed: nothing was sent")
+
+    # Into the session.
+
+    def _bodies(self, items: Any, context: Mapping[str, Any]) -> List[Body]:
+        rows = rows_of(items)
+        return _encode.bodies(rows, _encode.context_json(context), self._ack) if rows.rows else []
+
+    def _is_full(self) -> bool:
+        session = self._session
+        return session.pending_bytes >= MAX_UNSETTLED_BYTES or len(session.pending) >= MAX_UNSETTLED_BATCHES
+
+    def _limit(self, started: float, timeout: float) -> float:
+        """Until when the daemon is waited for in a call; 0 where it is of no use."""
+        if self._session.fatal is not None:
+            return 0.0
+        if not self._impatient:
+            return started + timeout
+        if self._driver.connect_failed_at >= started:
+            return 0.0
+        return started + min(timeout, IMPATIENT_SECONDS)
+
+    # Out of the session.
+
+    def _settle(self, settled: Settled) -> None:
+        batch, session, _, outcome = settled
+        receipt = batch.receipt
+        counts = self._counts
+        if isinstance(outcome, Refused):
+            counts["refused"] += 1
+            self._not_stored(batch, outcome)
+            return
+        self._impatient = False
+        counts["batches"] += 1
+        counts["records"] += batch.records
+        if outcome.get("duplicate"):
+            counts["duplicates"] += 1
+        if "dropped" in outcome:
+            counts["dropped"] += sum(outcome["dropped"].values())
+        if receipt is not None:
+            receipt._stored(outcome, batch.records, session)
+            if receipt._callbacks and receipt.done():
+                self._to_call.append(receipt)
+
+    def _not_stored(self, batch: Batch, error: Exception) -> None:
+        if self._on_failure != "raise":
+            self._warn("not stored", f"a batch of {batch.records} records was not stored: {error}")
+        if batch.receipt is not None:
+            batch.receipt._failed(error)
+            if batch.receipt._callbacks and batch.receipt.done():
+                self._to_call.append(batch.receipt)
+
+    def _look_back(self) -> None:
+        """Says what the session has noticed on its way."""
+        forgotten = self._session.forgotten
+        if forgotten > self._forgotten_seen:
+            self._counts["forgotten"] += forgotten - self._forgotten_seen
+            self._forgotten_seen = forgotten
+            self._warn(
+                "forgotten",
+                f"the daemon no longer knows {forgotten} batches that it acknowledged: was it started on another data "
+                "directory, or did a power cut take batches that were only `written`?",
+            )
+
+    def _give_up(self, timeout: float) -> None:
+        """Nothing pending is waited for any longer: it goes to the spool, or its receipts fail."""
+        session = self._session
+        fatal = session.fatal
+        why = session.trouble or f"the daemon at {self._driver.link.path} gave no answer"
+        self._driver.lose(f"given up after {timeout:g} s", True, time.monotonic())
+        name, first_seq, batches = session.abandon()
+        if self._on_failure != "raise":
+            self._impatient = True
+        if self._spool is not None and self._on_failure == "spool":
+            self._keep([line(name, first_seq + at, batch.body) for at, batch in enumerate(batches)], batches, why)
+            return
+        for batch in batches:
+            error: Exception
+            if fatal is not None and not batch.maybe_stored:
+                error = fatal
+            elif batch.maybe_stored:
+                self._counts["unknown"] += 1
+                error = Unreachable(f"no answer in {timeout:g} s, so the batch may be stored or not: {why}", True)
+            else:
+                self._counts["lost"] += 1
+                self._counts["lost_records"] += batch.records
+                error = Unreachable(f"not stored in {timeout:g} s: {why}")
+            self._not_stored(batch, error)
+
+    def _keep_bodies(self, bodies: List[Body], receipt: Receipt) -> None:
+        """Right into the spool, under a session of their own."""
+        batches = [Batch(body.text, body.records, receipt) for body in bodies]
+        name = Session().name
+        self._keep([line(name, at, batch.body) for at, batch in enumerate(batches, 1)], batches, "")
+
+    def _keep(self, lines: List[bytes], batches: List[Batch], why: str) -> None:
+        if not batches:
+            return
+        assert self._spool is not None
+        records = sum(batch.records for batch in batches)
+        try:
+            self._spool.write(lines)
+        except OSError as error:
+            self._counts["lost"] += len(batches)
+            self._counts["lost_records"] += records
+            failure = SpoolError(
+                f"{len(batches)} batches could neither be delivered nor be spooled in {self._spool.directory} "
+                f"({error}), so they are lost; make room there, or name another place with LOTLOG_SPOOL_DIR"
+            )
+            for batch in batches:
+                self._not_stored(batch, failure)
+            return
+        self._spool_waits = self._mode == "on"
+        self._counts["spooled"] += len(batches)
+        self._counts["spooled_records"] += records
+        if why:
+            self._warn(
+                "spooled",
+                f"{len(batches)} batches are kept in {self._spool.directory} until the daemon takes them: {why}",
+            )
+        for batch in batches:
+            receipt = batch.receipt
+            if receipt is not None:
+                receipt._was_spooled()
+                if receipt._callbacks and receipt.done():
+                    self._to_call.append(receipt)
+
+    def _call_back(self) -> None:
+        while self._to_call:
+            receipt = self._to_call.pop()
+            callbacks, receipt._callbacks = receipt._callbacks, []
+            for callback in callbacks:
+                callback(receipt)
+
+    def _warn(self, kind: str, message: str) -> None:
+        """Once for each kind of trouble in a client's life: ``stats()`` has the counts."""
+        if kind in self._warned:
+            return
+        self._warned[kind] = True
+        try:
+            warnings.warn(f"lotlog: {message}", LotlogWarning, stacklevel=2)
+        except LotlogWarning as warning:  # warnings are errors here: this one must not stop what is being done
+            print(warning, file=sys.stderr)
+
+    def stats(self) -> Dict[str, Any]:
+        """What this client has done in this process: batches and records ``stored``, ``refused``, ``spooled``, ``lost`` ..."""
+        session = self._session
+        return {
+            **self._counts,
+            "pending": len(session.pending),
+            "pending_bytes": session.pending_bytes,
+            "connections": self._driver.connections,
+            "session": session.name,
+        }

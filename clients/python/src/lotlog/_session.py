@@ -1,0 +1,243 @@
+"""A producer's session: numbers batches, keeps those without an answer, sends them again after a broken connection,
+and gives new numbers after a refusal. Pure: it knows no sockets, no clock but the times it is given, no threads.
+
+Why nothing is lost or doubled. A batch leaves the queue only with its answer, or when the caller gives it up. One whose
+answer was lost is sent again under the *same* number. A number changes only after the daemon refused the batch before
+it, and then only when each later batch of that connection was answered too, or the daemon itself had ended the
+connection, of which it then reads no more. Where it was *we* who gave a connection up with batches on their way, their
+lines may still be lying unread at the daemon: a refusal after that begins a new session instead of giving new numbers.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from typing import Any, Deque, List, Mapping, Optional, Tuple, Union
+
+from ._errors import Refused
+from ._receipt import Receipt
+
+FIRST_PAUSE_SECONDS = 0.025
+LONGEST_PAUSE_SECONDS = 2.0
+#: Batches without an answer on one connection, at most: the daemon reads no further beyond its own 256.
+MAX_IN_FLIGHT_BATCHES = 256
+
+
+class ProtocolViolation(Exception):
+    """What came is no answer to what was sent: something else listens there."""
+
+
+class Batch:
+    """One batch: the rest of its request line behind session and number, and who waits for it."""
+
+    __slots__ = ("body", "records", "receipt", "maybe_stored")
+
+    def __init__(self, body: bytes, records: int, receipt: Optional[Receipt]):
+        self.body = body
+        self.records = records
+        self.receipt = receipt
+        #: It went out on a connection that ended before its answer came.
+        self.maybe_stored = False
+
+
+Outcome = Union[Mapping[str, Any], Refused]
+#: A batch, the session and number under which it was answered, and the answer.
+Settled = Tuple[Batch, str, int, Outcome]
+
+
+def line(session: str, seq: int, body: bytes) -> bytes:
+    """The request line of a batch, as it is sent and as it is spooled."""
+    return b'{"session":"%s","seq":%d,%s' % (session.encode(), seq, body)
+
+
+class Session:
+    """The state of one session. With ``fixed`` the numbers are given and never change (spooled batches)."""
+
+    def __init__(self, name: Optional[str] = None, first_seq: int = 1, fixed: bool = False):
+        self.name = name or str(uuid.uuid4())
+        self.fixed = fixed
+        self.pending: Deque[Batch] = deque()
+        self.pending_bytes = 0
+        #: The number of ``pending[0]``; ``pending[i]`` has ``base_seq + i``.
+        self.base_seq = first_seq
+        #: ``pending[:in_flight]`` were sent on this connection and wait for their replies.
+        self.in_flight = 0
+        #: Replies to come that are about numbers no longer valid; while there are any, nothing is sent.
+        self.stale = 0
+        #: After the stale replies the session goes on under a new name.
+        self.renew_due = False
+        #: We gave up a connection whose lines the daemon may still read.
+        self.tainted = False
+        #: Nothing is sent: the caller is about to take the rest away.
+        self.held = False
+        self.not_before = 0.0
+        self.trouble = ""
+        #: Set where trying again is of no use, e.g. ``forbidden``.
+        self.fatal: Optional[Refused] = None
+        #: Acknowledged batches that the daemon no longer knows of.
+        self.forgotten = 0
+        #: How often the session had to go on under a new name.
+        self.renewed = 0
+        self._allowance = MAX_IN_FLIGHT_BATCHES
+        self._pause = FIRST_PAUSE_SECONDS
+        #: Something was stored on this connection.
+        self._progress = False
+
+    # What is sent.
+
+    def submit(self, batch: Batch) -> None:
+        """Takes a batch; :meth:`next_line` gives it out in its turn."""
+        self.pending.append(batch)
+        self.pending_bytes += len(batch.body)
+
+    def next_line(self, now: float) -> Optional[bytes]:
+        """The next line to send, if one is due: it then counts as sent."""
+        at = self.in_flight
+        if at >= len(self.pending) or at >= self._allowance or self.stale or self.held or now < self.not_before:
+            return None
+        self.in_flight += 1
+        return line(self.name, self.base_seq + at, self.pending[at].body)
+
+    def awaits_reply(self) -> bool:
+        """Whether a reply is due on this connection."""
+        return self.in_flight > 0 or self.stale > 0
+
+    # What comes back.
+
+    def received(self, reply: Mapping[str, Any], now: float) -> Optional[Settled]:
+        """Takes one reply; gives what it settled.
+
+        Raises :class:`ProtocolViolation` where it answers nothing that was sent; the connection is then of no use.
+        """
+        ok = reply.get("ok")
+        error = reply.get("error")
+        if ok is not True and not (ok is False and isinstance(error, Mapping)):
+            raise ProtocolViolation("what came is not a reply of lotlogd")
+        if self.stale:
+            if ok and not reply.get("duplicate") and reply.get("records") != 0:
+                raise ProtocolViolation("the daemon stored a batch after a gap")
+            self.stale -= 1
+            if not self.stale and self.renew_due:
+                self.renew()
+            return None
+        if ok:
+            return self._stored(reply)
+        assert isinstance(error, Mapping)
+        refused = Refused.of(error)
+        if refused.code == "forbidden" or (not self.in_flight and not refused.retryable):
+            self.fatal = refused
+            return None
+        if not self.in_flight:  # about the connection itself: `busy`, `shutting_down`
+            self._put_off(refused, now)
+            return None
+        if reply.get("seq", self.base_seq) != self.base_seq:
+            raise ProtocolViolation(f"the daemon answered seq {reply.get('seq')} instead of {self.base_seq}")
+        self.stale = self.in_flight - 1
+        self.in_flight = 0
+        self._allowance = 1
+        if refused.retryable:
+            self._put_off(refused, now)
+            return self._after_refusal(None)
+        if refused.code == "out_of_sequence" and not self.fixed:
+            expected = refused.expected
+            if expected is not None and 1 <= expected < self.base_seq and not self.tainted:
+                # Nothing was ever stored there under our number or a later one: going on from
+                # `expected` doubles nothing.
+                self.forgotten += self.base_seq - expected
+                self.base_seq = expected
+                return None
+            return self._after_refusal(None, foreign=True)
+        seq = self.base_seq
+        settled = (self._take_first(), self.name, seq, refused)
+        return self._after_refusal(settled, foreign=refused.code == "conflict")
+
+    def _stored(self, reply: Mapping[str, Any]) -> Optional[Settled]:
+        if not self.in_flight:
+            raise ProtocolViolation("the daemon answered what was not asked")
+        first = self.pending[0]
+        seq = self.base_seq
+        if reply.get("seq") != seq:
+            raise ProtocolViolation(f"the daemon answered seq {reply.get('seq')} instead of {seq}")
+        if reply.get("duplicate") and not (first.maybe_stored or self.fixed):
+            # Somebody else has used this session's numbers, so this batch was not stored: it goes again under another.
+            self.stale = self.in_flight - 1
+            self.in_flight = 0
+            return self._after_refusal(None, foreign=True)
+        self.base_seq = seq + 1
+        self.in_flight -= 1
+        if self._allowance < MAX_IN_FLIGHT_BATCHES:
+            self._allowance *= 2
+        return (self._take_first(), self.name, seq, reply)
+
+    def _take_first(self) -> Batch:
+        batch = self.pending.popleft()
+        self.pending_bytes -= len(batch.body)
+        self._pause = FIRST_PAUSE_SECONDS
+        self._progress = True
+        self.trouble = ""
+        return batch
+
+    def _after_refusal(self, settled: Optional[Settled], foreign: bool = False) -> Optional[Settled]:
+        """The numbers behind a refused batch are free; are they safe to be given again?"""
+        if not self.fixed and (foreign or (self.tainted and settled is not None)):
+            if self.stale:
+                self.renew_due = True
+            else:
+                self.renew()
+        return settled
+
+    def renew(self) -> None:
+        """Goes on under a new name, with all that is pending."""
+        self.name = str(uuid.uuid4())
+        self.base_seq = 1
+        self.in_flight = self.stale = 0
+        self.renew_due = self.tainted = False
+        self.renewed += 1
+        for batch in self.pending:
+            batch.maybe_stored = False
+
+    def _put_off(self, refused: Refused, now: float) -> None:
+        self.trouble = str(refused)
+        self.back_off(now)
+
+    def back_off(self, now: float) -> None:
+        """Nothing is tried for a while that grows with each failure."""
+        self.not_before = now + self._pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def connection_lost(self, why: str, by_us: bool, now: float) -> None:
+        """The connection is gone: what was on its way is sent again on the next one."""
+        if not self.trouble:
+            self.trouble = why
+        for at in range(self.in_flight):
+            self.pending[at].maybe_stored = True
+        if by_us and self.awaits_reply():
+            self.tainted = True
+        # Our numbers have moved since lines that may still lie at the daemon were sent.
+        renew = self.renew_due or (by_us and self.stale > 0)
+        self.in_flight = self.stale = 0
+        if renew and not self.fixed:
+            self.renew()
+        if self.not_before <= now and not self._progress:
+            self.back_off(now)
+        self._progress = False
+
+    def connect_failed(self, why: str, now: float) -> None:
+        """Nobody listens, for now."""
+        self.trouble = why
+        self.back_off(now)
+
+    def abandon(self) -> Tuple[str, int, List[Batch]]:
+        """Gives everything pending up, with the session and the first number it must keep, and begins a new session.
+        The connection must be gone."""
+        name, first_seq, batches = self.name, self.base_seq, list(self.pending)
+        self.pending.clear()
+        self.pending_bytes = 0
+        self.renew()
+        self.renewed -= 1
+        self._allowance = MAX_IN_FLIGHT_BATCHES
+        self._pause = FIRST_PAUSE_SECONDS
+        self.not_before = 0.0
+        self.fatal = None
+        self.trouble = ""
+        return name, first_seq, batches

@@ -1,0 +1,211 @@
+"""Items in any of the forms that producers have them in, as rows: a list of plain dicts. By duck typing, so that no
+library of tables is imported; tables are taken apart by columns, not row by row. Does not know JSON or the daemon.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+
+from ._errors import Unencodable
+from ._json import fields
+
+#: Columns that name an item: there, a column of floats was one of integers that got missing cells.
+IDENTIFIERS: FrozenSet[str] = frozenset(("sku_local", "asin", "upc", "ean", "upc_ean_asin"))
+#: Floats are integers without gaps up to here.
+_EXACT_FLOAT = 2.0**53
+_INFINITY = float("inf")
+
+Row = Dict[str, Any]
+
+
+class Rows(NamedTuple):
+    """Items as rows, and whether an infinity may be among their values."""
+
+    rows: List[Row]
+    may_hold_infinity: bool
+    #: Whether no row has the key; only known keys are looked up.
+    lacks: Callable[[str], bool]
+
+
+def rows_of(items: Any, only: Optional[FrozenSet[str]] = None) -> Rows:
+    """Items as rows; with ``only``, those columns and no others.
+
+    Takes a DataFrame of pandas or polars, a pyarrow table or record batch, a structured numpy array, a dict of columns, one
+    mapping or dataclass, or an iterable of mappings, dataclasses, attrs classes, named tuples.
+    """
+    columns = _columns_of(items, only)
+    if columns is not None:
+        return _from_columns(columns)
+    rows = _from_iterable(items)
+    if only is not None:
+        rows = [{key: value for key, value in row.items() if key in only} for row in rows]
+    return Rows(rows, True, lambda key: not any(key in row for row in rows))
+
+
+class _Column(NamedTuple):
+    name: str
+    values: List[Any]
+    may_hold_infinity: bool
+
+
+def _from_columns(columns: List[_Column]) -> Rows:
+    names = [column.name for column in columns]
+    lists = [column.values for column in columns]
+    lengths = set(map(len, lists))
+    if len(lengths) > 1:
+        sizes = ", ".join(f"{column.name} {len(column.values)}" for column in columns)
+        raise Unencodable(f"the columns are of different lengths, so nothing was sent: {sizes}")
+    rows = [dict(zip(names, row)) for row in zip(*lists)]
+    return Rows(rows, any(column.may_hold_infinity for column in columns), lambda key: key not in names)
+
+
+def _columns_of(items: Any, only: Optional[FrozenSet[str]]) -> Optional[List[_Column]]:
+    if isinstance(items, (list, tuple)):
+        return None
+    take: Callable[[str], bool] = (lambda name: True) if only is None else only.__contains__
+    if isinstance(items, Mapping):
+        return _of_mapping(items, take)
+    kind = type(items)
+    if hasattr(kind, "iloc") and hasattr(kind, "columns") and hasattr(kind, "dtypes"):
+        return _of_pandas(items, take)
+    if hasattr(kind, "get_columns"):  # polars
+        return [_generic(s.name, s.to_list()) for s in items.get_columns() if take(s.name)]
+    if hasattr(kind, "column_names") and hasattr(kind, "to_pydict"):
+        return [_of_arrow(name, items.column(at)) for at, name in enumerate(items.column_names) if take(name)]
+    names = getattr(getattr(items, "dtype", None), "names", None)
+    if names is not None:
+        return [_of_array(name, items[name]) for name in names if take(name)]
+    if hasattr(kind, "collect") and hasattr(kind, "collect_schema"):
+        raise Unencodable("a lazy frame has no rows yet, so nothing was sent: give it collected")
+    return None
+
+
+def _of_mapping(items: Mapping[Any, Any], take: Callable[[str], bool]) -> Optional[List[_Column]]:
+    """A dict of columns; None for a single item."""
+    if not items:
+        return []
+    is_column = [_is_column(value) for value in items.values()]
+    if not any(is_column):
+        return None
+    if not all(is_column):
+        odd = [str(key) for key, yes in zip(items, is_column) if not yes]
+        raise Unencodable(
+            f"a dict of columns needs a sequence for each, but {', '.join(odd[:5])} is none, so nothing was sent: "
+            "give one item as [item]"
+        )
+    columns = []
+    for key, values in items.items():
+        name = str(key)
+        if take(name):
+            array = hasattr(values, "dtype") and hasattr(values, "tolist")
+            columns.append(_of_array(name, values) if array else _generic(name, list(values)))
+    return columns
+
+
+def _is_column(value: Any) -> bool:
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, (str, bytes, bytearray, Mapping))
+        and hasattr(value, "__len__")
+    )
+
+
+def _of_pandas(frame: Any, take: Callable[[str], bool]) -> List[_Column]:
+    columns: Dict[str, _Column] = {}
+    if len(frame) == 0:
+        return []
+    for label, series in frame.items():
+        name = label if type(label) is str else str(label)
+        if take(name):  # of two columns of one name the later counts
+            columns[name] = _of_array(name, series)
+    return list(columns.values())
+
+
+def _of_array(name: str, series: Any) -> _Column:
+    """A column of pandas or numpy."""
+    dtype = series.dtype
+    kind = getattr(dtype, "kind", "O")
+    if getattr(dtype, "isbuiltin", None) is None:  # an extension type of pandas: missing cells are NA
+        values = series.astype(object)
+        return _generic(name, values.where(series.notna(), None).tolist(), identifier_is_float=kind == "f")
+    values = getattr(series, "values", series)
+    if kind == "f":
+        listed = values.tolist()
+        if name in IDENTIFIERS:
+            return _Column(name, [_whole(value) for value in listed], True)
+        return _Column(name, listed, _numpy_has_infinity(values))
+    if kind in "iub":
+        return _Column(name, values.tolist(), False)
+    if kind in "mM":
+        return _Column(name, list(series), False)
+    return _generic(name, values.tolist())
+
+
+def _numpy_has_infinity(values: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is None or bool(numpy.isinf(values).any())
+
+
+def _of_arrow(name: str, column: Any) -> _Column:
+    kind = str(column.type)
+    if kind in ("double", "float") and column.null_count == 0:
+        return _of_array(name, column.to_numpy())
+    return _generic(name, column.to_pylist())
+
+
+def _generic(name: str, values: List[Any], identifier_is_float: bool = True) -> _Column:
+    """A column of Python's values."""
+    kinds = set(map(type, values))
+    if name in IDENTIFIERS and identifier_is_float and float in kinds and kinds <= {float, type(None)}:
+        values = [_whole(value) for value in values]
+    if kinds <= {str, int, bool, type(None)}:
+        return _Column(name, values, False)
+    if kinds <= {float, str, int, bool, type(None)}:
+        return _Column(name, values, _INFINITY in values or -_INFINITY in values)
+    return _Column(name, values, True)
+
+
+def _whole(value: Any) -> Any:
+    """An identifier out of a column of floats: 7.0 was 7 before its column got a missing cell."""
+    if value is not None and -_EXACT_FLOAT <= value <= _EXACT_FLOAT and value == int(value):
+        return int(value)
+    return value
+
+
+def _from_iterable(items: Any) -> List[Row]:
+    if isinstance(items, Mapping):
+        return [_row(items, 0)]
+    if isinstance(items, (str, bytes, bytearray)) or items is None:
+        raise Unencodable(f"items are a table or an iterable of mappings, not {type(items).__name__}: nothing was sent")
+    single = fields(items) if not isinstance(items, (list, tuple)) else None
+    if single is not None:
+        return [single]
+    try:
+        rows: List[Any] = items if type(items) is list else list(items)
+    except TypeError:
+        raise Unencodable(
+            f"items are a table or an iterable of mappings, not {type(items).__name__}: nothing was sent"
+        ) from None
+    if set(map(type, rows)) <= {dict}:
+        return rows
+    return [row if type(row) is dict else _row(row, at) for at, row in enumerate(rows)]
+
+
+def _row(item: Any, at: int) -> Row:
+    if isinstance(item, Mapping):
+        return dict(item)
+    members = fields(item)
+    if members is not None:
+        return members
+    keys: Optional[Callable[[], Iterable[str]]] = getattr(item, "keys", None)
+    if keys is not None and hasattr(item, "__getitem__"):  # rows of sqlite3 and the like
+        return {key: item[key] for key in keys()}
+    raise Unencodable(f"item {at} is no mapping but {type(item).__name__}, so nothing was sent")
+
+
+def halves(rows: List[Row]) -> Tuple[List[Row], List[Row]]:
+    """Rows in two parts, for what is too large for one batch."""
+    middle = len(rows) // 2
+    return rows[:middle], rows[middle:]
