@@ -2,20 +2,27 @@
 //! the lines in its files, and nothing left behind. What is compared with what is not known here.
 
 use std::fs;
-use std::io::Read;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use anyhow::{Context, Result};
 
-use crate::load::Load;
+use crate::load::{Load, Requests};
 use crate::lotlogd::Lotlogd;
+use crate::machine;
 use crate::null::Mode;
 use crate::process::{self, Process};
 use crate::producers;
+use crate::python::{self, Way};
+use crate::records::Composer;
+use crate::sample::{Files, Measured, Sample};
+use crate::syslog::{self, Syslog};
+use crate::tools::Tools;
 
+/// What the fastest contender stores.
+const MOST_BYTES_PER_SECOND: f64 = 1.5e9;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who takes the load.
@@ -24,6 +31,10 @@ pub enum Contender {
     Written,
     Synced,
     Null(Mode),
+    Syslog(Syslog),
+    Python(Way),
+    /// No daemon: one thread appends the lines of a batch to one file and syncs it.
+    Fdatasync,
 }
 
 impl Contender {
@@ -34,48 +45,72 @@ impl Contender {
             Contender::Null(Mode::Bound) => "bound",
             Contender::Null(Mode::Syncfs) => "null + syncfs",
             Contender::Null(Mode::Journal) => "null + journal",
+            Contender::Syslog(Syslog::Rsyslog) => "rsyslog",
+            Contender::Syslog(Syslog::RsyslogLines) => "rsyslog, by lines",
+            Contender::Syslog(Syslog::Ng) => "syslog-ng",
+            Contender::Python(Way::Append) => "Python orjson append",
+            Contender::Python(Way::Fdatasync) => "Python orjson fdatasync",
+            Contender::Python(Way::Pandas) => "Python pandas rows",
+            Contender::Python(Way::Sqlite) => "SQLite FULL",
+            Contender::Fdatasync => "append + fdatasync",
+        }
+    }
+
+    /// Why it cannot be measured here.
+    pub fn missing(self, tools: &Tools) -> Option<String> {
+        match self {
+            Contender::Syslog(Syslog::Rsyslog | Syslog::RsyslogLines) => tools.rsyslogd.clone().err(),
+            Contender::Syslog(Syslog::Ng) => tools.syslog_ng.clone().err(),
+            Contender::Python(Way::Append | Way::Fdatasync) => tools.orjson.clone().err(),
+            Contender::Python(Way::Pandas) => tools.pandas.clone().err(),
+            Contender::Python(Way::Sqlite) => tools.sqlite.clone().err(),
+            Contender::Written | Contender::Synced | Contender::Null(_) | Contender::Fdatasync => None,
         }
     }
 }
 
-/// What one run gave.
-#[derive(Debug, Clone, Serialize)]
-pub struct Sample {
-    pub records: u64,
-    /// From the start until every record is in its file, synced where that is promised.
-    pub seconds: f64,
-    pub records_per_second: f64,
-    pub acks_per_second: f64,
-    /// By the last acknowledgement alone, whatever is then still to be written.
-    pub acked_records_per_second: f64,
-    pub ack_p50_seconds: Option<f64>,
-    pub ack_p99_seconds: Option<f64>,
-    pub ack_max_seconds: Option<f64>,
-    /// Of the daemon, per million records.
-    pub daemon_cpu_seconds: Option<f64>,
-    /// Of daemon and producers, per million records.
-    pub all_cpu_seconds: f64,
-    pub bytes_per_record: f64,
-}
-
 /// One run of `contender` in a directory under `parent`.
-pub fn run(contender: Contender, load: &Load, parent: &Path) -> Result<Sample> {
+pub fn run(contender: Contender, load: &Load, tools: &Tools, parent: &Path) -> Result<Sample> {
     let dir = Scratch::new(parent)?;
-    // What was written before is not to be paid for by who comes next.
-    rustix::fs::syncfs(fs::File::open(parent)?)?;
+    level(load, parent)?;
     let sample = match contender {
         Contender::Written => lotlogd("written", load, &dir.0),
         Contender::Synced => lotlogd("synced", load, &dir.0),
         Contender::Null(mode) => null(mode, load, &dir.0),
+        Contender::Syslog(syslog) => {
+            let program = match syslog {
+                Syslog::Rsyslog | Syslog::RsyslogLines => &tools.rsyslogd,
+                Syslog::Ng => &tools.syslog_ng,
+            };
+            there(program).and_then(|program| syslog::run(syslog, program, load, &dir.0))
+        }
+        Contender::Python(way) => {
+            there(&tools.python).and_then(|python| python::run(python, way, load, &dir.0))
+        }
+        Contender::Fdatasync => fdatasync(load, &dir.0),
     };
     sample.with_context(|| format!("{} failed", contender.name()))
 }
 
+/// The same field for all: what was written before is not paid for by who comes next, nor is memory that the machine
+/// below a virtual one has taken back and gives again page by page, which costs the fastest most.
+fn level(load: &Load, parent: &Path) -> Result<()> {
+    rustix::fs::syncfs(fs::File::open(parent)?)?;
+    let wanted = (load.seconds * MOST_BYTES_PER_SECOND) as u64;
+    let available = machine::available_memory_bytes() / 4;
+    std::hint::black_box(vec![1u8; usize::try_from(wanted.min(available))?]);
+    Ok(())
+}
+
+fn there(program: &Result<PathBuf, String>) -> Result<&Path> {
+    program.as_deref().map_err(|why| anyhow::anyhow!("{why}"))
+}
+
 fn lotlogd(ack: &str, load: &Load, dir: &Path) -> Result<Sample> {
     let daemon = Lotlogd::start(dir, &[])?;
-    let sample = measure(load, ack, &daemon.socket, &daemon.process, || daemon.sync())?;
+    let (measured, stored) = measure(load, ack, &daemon.socket, &daemon.process, || daemon.sync())?;
     daemon.process.stop()?;
-    sample.with_lines(load, &dir.join("data/lots"))
+    counted(&measured, stored, load, &dir.join("data/lots"))
 }
 
 fn null(mode: Mode, load: &Load, dir: &Path) -> Result<Sample> {
@@ -84,24 +119,25 @@ fn null(mode: Mode, load: &Load, dir: &Path) -> Result<Sample> {
     command.args([crate::NULL_DAEMON, mode.as_str()]).arg(&socket).arg(dir);
     let mut process = Process::start("the null daemon", &mut command, &dir.join("null.log"))?;
     process.wait_until("listened", START_TIMEOUT, || socket.exists().then_some(()))?;
-    let sample = measure(load, "written", &socket, &process, || Ok(()))?;
+    let (measured, stored) = measure(load, "written", &socket, &process, || Ok(()))?;
     process.kill()?;
-    sample.with_lines(load, &dir.join("lots"))
+    counted(&measured, stored, load, &dir.join("lots"))
 }
 
-/// A sample whose lines are not counted yet.
-struct Uncounted {
-    sample: Sample,
-    stored: u64,
+fn counted(measured: &Measured, stored: u64, load: &Load, lots: &Path) -> Result<Sample> {
+    let files = Files::count(lots)?;
+    files.hold(stored, load.lots)?;
+    measured.sample(&files)
 }
 
+/// Sends the load; the records of the clock's time, and all that must be in the files.
 fn measure(
     load: &Load,
     ack: &str,
     socket: &Path,
     daemon: &Process,
     settle: impl Fn() -> Result<()>,
-) -> Result<Uncounted> {
+) -> Result<(Measured, u64)> {
     let mut before = (0.0, 0.0);
     let seen = producers::run(load, ack, socket, || {
         settle()?;
@@ -109,52 +145,47 @@ fn measure(
         Ok(())
     })?;
     settle()?;
-    let seconds = seen.started.elapsed().as_secs_f64();
-    let (daemon_cpu, own_cpu) = (daemon.cpu_seconds()? - before.0, process::own_cpu_seconds()? - before.1);
-    let records = seen.batches * load.items as u64;
-    ensure!(records > 0, "nothing was acknowledged");
-    let millions = records as f64 / 1e6;
-    let quantile = |q: f64| crate::stats::quantile(&seen.latencies, q).map(|time| time.as_secs_f64());
-    Ok(Uncounted {
-        stored: (seen.batches + seen.warmed) * load.items as u64,
-        sample: Sample {
-            records,
-            seconds,
-            records_per_second: records as f64 / seconds,
-            acks_per_second: seen.batches as f64 / seconds,
-            acked_records_per_second: records as f64 / seen.seconds,
-            ack_p50_seconds: quantile(0.5),
-            ack_p99_seconds: quantile(0.99),
-            ack_max_seconds: quantile(1.0),
-            daemon_cpu_seconds: Some(daemon_cpu / millions),
-            all_cpu_seconds: (daemon_cpu + own_cpu) / millions,
-            bytes_per_record: 0.0,
-        },
-    })
+    let measured = Measured {
+        records: seen.batches * load.items as u64,
+        seconds: seen.started.elapsed().as_secs_f64(),
+        acked_seconds: seen.seconds,
+        daemon_cpu_seconds: Some(daemon.cpu_seconds()? - before.0),
+        producers_cpu_seconds: process::own_cpu_seconds()? - before.1,
+        latencies: seen.latencies,
+    };
+    Ok((measured, (seen.batches + seen.warmed) * load.items as u64))
 }
 
-impl Uncounted {
-    /// Believes the acknowledgements only if there are as many lines.
-    fn with_lines(mut self, load: &Load, lots: &Path) -> Result<Sample> {
-        let (mut lines, mut bytes, mut files) = (0, 0, 0);
-        let mut buffer = vec![0; 1 << 20];
-        for entry in fs::read_dir(lots)? {
-            let mut file = fs::File::open(entry?.path())?;
-            files += 1;
-            loop {
-                let got = file.read(&mut buffer)?;
-                if got == 0 {
-                    break;
-                }
-                bytes += got as u64;
-                lines += memchr::memchr_iter(b'\n', &buffer[..got]).count() as u64;
-            }
-        }
-        ensure!(lines == self.stored, "{} records were acknowledged, the files hold {lines}", self.stored);
-        ensure!(files == load.lots, "{} lots were sent, there are {files} files", load.lots);
-        self.sample.bytes_per_record = bytes as f64 / lines as f64;
-        Ok(self.sample)
+/// The lines of one batch at a time, appended to one file and synced.
+fn fdatasync(load: &Load, dir: &Path) -> Result<Sample> {
+    let lots = dir.join("lots");
+    fs::create_dir(&lots)?;
+    let mut file = fs::File::create(lots.join("one.jsonl"))?;
+    let requests =
+        Requests::of_all(&Load { producers: 1, ..*load }, "synced").pop().context("no requests")?;
+    let mut lines = Vec::new();
+    Composer::default().compose(&requests.line(1), b"", &mut lines)?;
+    let mut latencies = Vec::new();
+    let (started, before) = (Instant::now(), process::own_cpu_seconds()?);
+    while started.elapsed() < load.time() {
+        let begun = Instant::now();
+        file.write_all(&lines)?;
+        file.sync_data()?;
+        latencies.push(begun.elapsed());
     }
+    let seconds = started.elapsed().as_secs_f64();
+    let producers_cpu_seconds = process::own_cpu_seconds()? - before;
+    latencies.sort_unstable();
+    let records = (latencies.len() * load.items) as u64;
+    let measured = Measured {
+        records,
+        seconds,
+        acked_seconds: seconds,
+        daemon_cpu_seconds: None,
+        producers_cpu_seconds,
+        latencies,
+    };
+    counted(&measured, records, &Load { lots: 1, ..*load }, &lots)
 }
 
 /// A directory that goes when it is dropped.

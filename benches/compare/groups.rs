@@ -3,11 +3,14 @@
 
 use anyhow::Result;
 
-use crate::contender::{self, Contender, Sample};
+use crate::contender::{self, Contender};
 use crate::load::Load;
 use crate::null::Mode;
 use crate::options::Options;
+use crate::python::Way;
 use crate::results::Results;
+use crate::syslog::Syslog;
+use crate::tools::Tools;
 
 pub const NAMES: [&str; 4] = ["written", "synced", "latency", "single"];
 
@@ -19,49 +22,62 @@ struct Cell {
 }
 
 fn cells(group: &str, seconds: f64) -> Vec<Cell> {
-    use Contender::{Null, Synced, Written};
+    use Contender::{Fdatasync, Null, Python, Synced, Syslog as Log, Written};
     let cell = |name, load, contenders: &[Contender]| Cell { name, load, contenders: contenders.to_vec() };
+    let usual = |producers| Load::usual(producers, seconds);
     match group {
         "written" => {
-            vec![cell("P4", Load::usual(4, seconds), &[Null(Mode::Bound), Written])]
+            let contenders = [
+                Null(Mode::Bound),
+                Written,
+                Log(Syslog::Rsyslog),
+                Log(Syslog::RsyslogLines),
+                Log(Syslog::Ng),
+                Python(Way::Append),
+                Python(Way::Pandas),
+            ];
+            vec![cell("P4", usual(4), &contenders)]
         }
         "synced" => {
-            let deep = Load { outstanding: 8, ..Load::usual(16, seconds) };
-            let contenders = [Null(Mode::Syncfs), Null(Mode::Journal), Synced];
-            vec![
-                cell("P16", Load::usual(16, seconds), &contenders),
-                cell("P16 8 outstanding", deep, &[Synced, Written]),
-            ]
+            let contenders = [
+                Null(Mode::Syncfs),
+                Null(Mode::Journal),
+                Synced,
+                Python(Way::Fdatasync),
+                Python(Way::Sqlite),
+            ];
+            let deep = Load { outstanding: 8, ..usual(16) };
+            vec![cell("P16", usual(16), &contenders), cell("P16 x8", deep, &[Synced, Written])]
         }
-        "latency" => vec![cell("P1", Load::usual(1, seconds), &[Null(Mode::Bound), Written, Synced])],
+        "latency" => vec![cell("P1", usual(1), &[Null(Mode::Bound), Written, Synced, Fdatasync])],
         "single" => {
-            let single =
-                |producers, outstanding| Load { items: 1, outstanding, ..Load::usual(producers, seconds) };
+            let single = |producers, outstanding| Load { items: 1, outstanding, ..usual(producers) };
+            let contenders = [Null(Mode::Bound), Written, Synced];
             vec![
-                cell("P4 16 outstanding", single(4, 16), &[Null(Mode::Bound), Written, Synced]),
-                cell("P1 64 outstanding", single(1, 64), &[Null(Mode::Bound), Written, Synced]),
-                cell("P64 1 outstanding", single(64, 1), &[Null(Mode::Bound), Written, Synced]),
+                cell("P4 x16", single(4, 16), &contenders),
+                cell("P1 x64", single(1, 64), &contenders),
+                cell("P64 x1", single(64, 1), &contenders),
             ]
         }
         _ => Vec::new(),
     }
 }
 
-/// Runs the groups that are wanted.
-pub fn run(options: &Options, results: &mut Results) -> Result<()> {
+/// Runs the groups that are wanted, each with its contenders in turn.
+pub fn run(options: &Options, tools: &Tools, results: &mut Results) -> Result<()> {
     for group in NAMES.into_iter().filter(|group| options.wants(group)) {
         let cells = cells(group, options.seconds());
         for round in 1..=options.rounds() {
             for cell in &cells {
                 for &contender in &cell.contenders {
-                    let sample: Sample = contender::run(contender, &cell.load, &options.dir)?;
-                    eprintln!(
-                        "{group} {round}/{} {} {}: {:.0} records/s",
-                        options.rounds(),
-                        cell.name,
-                        contender.name(),
-                        sample.records_per_second
-                    );
+                    if let Some(why) = contender.missing(tools) {
+                        results.miss(group, cell.name, contender, &cell.load, why);
+                        continue;
+                    }
+                    let sample = contender::run(contender, &cell.load, tools, &options.dir)?;
+                    let (rounds, rate) = (options.rounds(), sample.records_per_second);
+                    let name = contender.name();
+                    eprintln!("{group} {round}/{rounds}: {}, {name}: {rate:.0} records/s", cell.name);
                     results.add(group, cell.name, contender, &cell.load, sample);
                 }
             }

@@ -64,15 +64,49 @@ impl Requests {
             .collect()
     }
 
+    /// The number of the lot of request `seq`. All producers together go round all lots: so does each by itself.
+    fn lot_number(&self, seq: u64) -> usize {
+        (seq as usize + self.producer * self.openings.len() / self.producers) % self.openings.len()
+    }
+
     /// The beginning of request `seq`, which differs from request to request.
     pub fn head(&self, seq: u64) -> String {
         format!(r#"{{"session":"{}","seq":{seq},"#, self.session)
     }
 
-    /// Request `seq` behind its head. All producers together go round all lots: so does each by itself.
+    /// Request `seq` behind its head.
     pub fn rest(&self, seq: u64) -> [IoSlice<'_>; 3] {
-        let lot = (seq as usize + self.producer * self.openings.len() / self.producers) % self.openings.len();
         let items = &self.items[seq as usize % self.items.len()];
-        [self.openings[lot].as_str(), items.as_str(), ENDING].map(|part| IoSlice::new(part.as_bytes()))
+        let opening = &self.openings[self.lot_number(seq)];
+        [opening.as_str(), items.as_str(), ENDING].map(|part| IoSlice::new(part.as_bytes()))
     }
+
+    /// Request `seq` as one line, without its newline.
+    pub fn line(&self, seq: u64) -> Vec<u8> {
+        let mut line = self.head(seq).into_bytes();
+        for part in self.rest(seq) {
+            line.extend_from_slice(&part);
+        }
+        line.truncate(line.len() - 1);
+        line
+    }
+}
+
+/// The contexts of all lots, and batches of items, for producers that make their records themselves.
+pub fn as_json(load: &Load) -> serde_json::Result<Vec<u8>> {
+    let alone = Load { producers: 1, ..*load };
+    let mut contexts = Vec::new();
+    let mut batches = Vec::new();
+    for requests in Requests::of_all(&alone, "written") {
+        for seq in 0..load.lots.max(requests.items.len()) as u64 {
+            let mut request: serde_json::Value = serde_json::from_slice(&requests.line(seq))?;
+            if contexts.len() < load.lots {
+                contexts.push(request["context"].take());
+            }
+            if batches.len() < requests.items.len() {
+                batches.push(request["items"].take());
+            }
+        }
+    }
+    serde_json::to_vec(&serde_json::json!({"contexts": contexts, "batches": batches}))
 }

@@ -6,6 +6,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::tools::Tools;
+
 #[derive(Debug, Serialize)]
 pub struct Machine {
     pub cpu: String,
@@ -18,20 +20,22 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn of(dir: &Path) -> Machine {
+    pub fn of(dir: &Path, tools: &Tools) -> Machine {
         let cpu = line_of("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
-        let memory = line_of("/proc/meminfo", "MemTotal").unwrap_or_default();
-        let kibibytes: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
+        let own = format!(
+            "{} ({})",
+            env!("CARGO_PKG_VERSION"),
+            first_line("git", &["describe", "--always", "--dirty"])
+        );
+        let mut versions = vec![("lotlogd".to_owned(), own)];
+        versions.extend(tools.versions());
         Machine {
             cpu,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            memory_bytes: kibibytes << 10,
+            memory_bytes: memory_bytes("MemTotal"),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             file_system: file_system(dir).unwrap_or_else(|| "unknown".to_owned()),
-            versions: vec![
-                ("lotlogd".to_owned(), first_line(crate::lotlogd::PROGRAM, &["--version"])),
-                ("of commit".to_owned(), first_line("git", &["describe", "--always", "--dirty"])),
-            ],
+            versions,
         }
     }
 
@@ -39,6 +43,16 @@ impl Machine {
     pub fn is_memory(&self) -> bool {
         self.file_system == "tmpfs" || self.file_system == "ramfs"
     }
+}
+
+/// What can be had without anything being paged out.
+pub fn available_memory_bytes() -> u64 {
+    memory_bytes("MemAvailable")
+}
+
+fn memory_bytes(key: &str) -> u64 {
+    let text = line_of("/proc/meminfo", key).unwrap_or_default();
+    text.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
 }
 
 /// What stands behind `key` and a colon.

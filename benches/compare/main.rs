@@ -11,10 +11,15 @@ mod null;
 mod options;
 mod process;
 mod producers;
+mod python;
+mod records;
 mod report;
 mod results;
+mod sample;
 mod stats;
+mod syslog;
 mod targets;
+mod tools;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -26,6 +31,7 @@ use crate::machine::Machine;
 use crate::null::Mode;
 use crate::options::Options;
 use crate::results::Results;
+use crate::tools::Tools;
 
 /// First word of the command line of a bench that is to be a null daemon: mode, socket and directory follow.
 const NULL_DAEMON: &str = "null-daemon";
@@ -45,7 +51,8 @@ fn measure(options: &Options) -> Result<()> {
         bail!("this is a debug build, whose figures mean nothing: use `cargo bench --bench compare`");
     }
     process::raise_file_limit();
-    let machine = Machine::of(&options.dir);
+    let tools = Tools::find(options);
+    let machine = Machine::of(&options.dir, &tools);
     if machine.is_memory() {
         eprintln!(
             "{} is memory, where a sync costs nothing: name a directory on a disk",
@@ -53,7 +60,7 @@ fn measure(options: &Options) -> Result<()> {
         );
     }
     let mut results = Results::default();
-    groups::run(options, &mut results)?;
+    groups::run(options, &tools, &mut results)?;
     let targets = targets::all(&results);
     let page = || report::json(options, &machine, &results, &targets);
     match &options.json {

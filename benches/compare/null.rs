@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::epoll;
 
+use crate::records::Composer;
+
 /// One read takes at most so much: more than a socket holds.
 const READ_BYTES: usize = 256 << 10;
 const MAX_EVENTS: usize = 256;
@@ -20,10 +22,6 @@ const MAX_EVENTS: usize = 256;
 const JOURNAL_BYTES: u64 = 256 << 20;
 const LISTENER: u64 = u64::MAX;
 const REPLY: &[u8] = b"{\"ok\":true,\"records\":50,\"durability\":\"none\"}\n";
-/// Bytes that make a record as long as lotlogd's: the two aliases, and the timestamp in both of its places.
-const ALIASES: &str = r#","predicted_price":123.45,"predicted_sell_p60":0.1234"#;
-const TIMESTAMP: &str = r#","timestamp":"2025-08-23T18:45:12.345678+00:00""#;
-const SESSION: &str = r#","session":"0b8bd3b5-7c5b-4ea5-a4f5-16d06bc4b6ae","seq":12345"#;
 
 /// What it does before it replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +61,7 @@ struct Null {
     journal: Option<(File, u64)>,
     /// The lines of one batch.
     lines: Vec<u8>,
-    /// What stands behind each item of a batch.
-    suffix: Vec<u8>,
+    composer: Composer,
 }
 
 /// Serves until it is killed.
@@ -74,8 +71,14 @@ pub fn serve(mode: Mode, socket: &Path, dir: &Path) -> io::Result<()> {
     let lots_dir = dir.join("lots");
     std::fs::create_dir_all(&lots_dir)?;
     let journal = if mode == Mode::Journal { Some((prepared(&dir.join("journal"))?, 0)) } else { None };
-    let mut null =
-        Null { mode, lots_dir, lots: HashMap::new(), journal, lines: Vec::new(), suffix: Vec::new() };
+    let mut null = Null {
+        mode,
+        lots_dir,
+        lots: HashMap::new(),
+        journal,
+        lines: Vec::new(),
+        composer: Composer::default(),
+    };
     let listener = UnixListener::bind(socket)?;
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&poll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
@@ -184,35 +187,8 @@ impl Null {
     }
 
     fn store_one(&mut self, request: &[u8]) -> io::Result<()> {
-        let strange = || io::Error::new(io::ErrorKind::InvalidData, "not a request of this bench");
-        let context = between(request, b"\"context\":{", b"},\"items\":[").ok_or_else(strange)?;
-        let items_from = context.1 + b"},\"items\":[".len();
-        let context = &request[context.0..context.1];
-        let lot = between(context, b"\"lot_id\":\"", b"\"").ok_or_else(strange)?;
-        let lot = &context[lot.0..lot.1];
-        let flat =
-            context.len().min(memchr::memmem::find(context, b",\"opt_source\"").unwrap_or(context.len()));
-        // `],"...` is no end of these requests: they end in `]}`, and each item in `}`.
-        let items = request.get(items_from..request.len() - 2).ok_or_else(strange)?;
-
-        self.suffix.clear();
-        for part in [ALIASES.as_bytes(), b",", &context[..flat], TIMESTAMP.as_bytes(), b",\"context\":{"] {
-            self.suffix.extend_from_slice(part);
-        }
-        for part in [context, TIMESTAMP.as_bytes(), SESSION.as_bytes(), b"}}\n"] {
-            self.suffix.extend_from_slice(part);
-        }
         self.lines.clear();
-        let mut from = 0;
-        for middle in memchr::memmem::find_iter(items, b"},{") {
-            self.lines.extend_from_slice(&items[from..middle]);
-            self.lines.extend_from_slice(&self.suffix);
-            from = middle + 2;
-        }
-        let last = items.get(from..items.len() - 1).ok_or_else(strange)?;
-        self.lines.extend_from_slice(last);
-        self.lines.extend_from_slice(&self.suffix);
-
+        let lot = self.composer.compose(request, b"", &mut self.lines)?;
         if let Some(file) = self.lots.get_mut(lot) {
             return file.write_all(&self.lines);
         }
@@ -222,12 +198,6 @@ impl Null {
         self.lots.insert(lot.to_vec(), file);
         Ok(())
     }
-}
-
-/// Where the text between the first `before` and the next `after` lies.
-fn between(text: &[u8], before: &[u8], after: &[u8]) -> Option<(usize, usize)> {
-    let from = memchr::memmem::find(text, before)? + before.len();
-    Some((from, from + memchr::memmem::find(&text[from..], after)?))
 }
 
 /// A journal that is wholly allocated and written, so that a sync of what is written over it has no metadata to write.

@@ -28,6 +28,15 @@ pub struct Options {
     /// Where everything is written and removed again [default: beside the build, under target/]
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
     pub dir: PathBuf,
+    /// The rsyslogd to measure
+    #[arg(long, value_name = "PATH", default_value = "rsyslogd")]
+    pub rsyslogd: PathBuf,
+    /// The syslog-ng to measure
+    #[arg(long, value_name = "PATH", default_value = "syslog-ng")]
+    pub syslog_ng: PathBuf,
+    /// The Python to measure, which should have orjson and pandas
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    pub python: PathBuf,
     /// What cargo adds
     #[arg(long, hide = true)]
     bench: bool,

@@ -31,6 +31,11 @@ pub fn text(options: &Options, machine: &Machine, results: &Results, targets: &[
         "| group | load | contender | records/s | acks/s | p50 us | p99 us | max us | daemon CPU-s/M | all CPU-s/M | bytes/record |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in &results.rows {
+        if let Some(why) = &row.missing {
+            let _ =
+                writeln!(text, "| {} | {} | {} | not measured: {why} |", row.group, row.cell, row.contender);
+            continue;
+        }
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
@@ -38,7 +43,7 @@ pub fn text(options: &Options, machine: &Machine, results: &Results, targets: &[
             row.cell,
             row.contender,
             figure(row.median(|s| Some(s.records_per_second)), 0),
-            figure(row.median(|s| Some(s.acks_per_second)), 0),
+            figure(row.median(|s| s.acks_per_second), 0),
             figure(micros(row, |s| s.ack_p50_seconds), 0),
             figure(micros(row, |s| s.ack_p99_seconds), 0),
             figure(micros(row, |s| s.ack_max_seconds), 0),
@@ -64,7 +69,7 @@ pub fn text(options: &Options, machine: &Machine, results: &Results, targets: &[
     text
 }
 
-fn micros(row: &Row, figure: impl Fn(&crate::contender::Sample) -> Option<f64>) -> Option<f64> {
+fn micros(row: &Row, figure: impl Fn(&crate::sample::Sample) -> Option<f64>) -> Option<f64> {
     row.median(figure).map(|seconds| seconds * 1e6)
 }
 

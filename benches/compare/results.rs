@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::contender::{Contender, Sample};
+use crate::contender::Contender;
 use crate::load::Load;
+use crate::sample::Sample;
 use crate::stats;
 
 /// The rounds of one contender in one cell.
@@ -14,6 +15,8 @@ pub struct Row {
     pub contender: String,
     pub load: Load,
     pub rounds: Vec<Sample>,
+    /// Why it was not measured.
+    pub missing: Option<String>,
 }
 
 #[derive(Default, Serialize)]
@@ -23,18 +26,27 @@ pub struct Results {
 
 impl Results {
     pub fn add(&mut self, group: &str, cell: &str, contender: Contender, load: &Load, sample: Sample) {
-        let row = self.rows.iter_mut().find(|row| row.is(group, cell, contender));
-        if let Some(row) = row {
-            row.rounds.push(sample);
-            return;
-        }
-        self.rows.push(Row {
-            group: group.to_owned(),
-            cell: cell.to_owned(),
-            contender: contender.name().to_owned(),
-            load: *load,
-            rounds: vec![sample],
+        self.row(group, cell, contender, load).rounds.push(sample);
+    }
+
+    /// It cannot be measured here.
+    pub fn miss(&mut self, group: &str, cell: &str, contender: Contender, load: &Load, why: String) {
+        self.row(group, cell, contender, load).missing = Some(why);
+    }
+
+    fn row(&mut self, group: &str, cell: &str, contender: Contender, load: &Load) -> &mut Row {
+        let at = self.rows.iter().position(|row| row.is(group, cell, contender)).unwrap_or_else(|| {
+            self.rows.push(Row {
+                group: group.to_owned(),
+                cell: cell.to_owned(),
+                contender: contender.name().to_owned(),
+                load: *load,
+                rounds: Vec::new(),
+                missing: None,
+            });
+            self.rows.len() - 1
         });
+        &mut self.rows[at]
     }
 
     /// The median of a figure over the rounds.

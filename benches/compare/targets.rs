@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
-use crate::contender::{Contender, Sample};
+use crate::contender::Contender;
 use crate::null::Mode;
+use crate::python::Way;
 use crate::results::Results;
+use crate::sample::Sample;
+use crate::syslog::Syslog;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -33,14 +36,14 @@ impl Target {
 
 type Figure = fn(&Sample) -> Option<f64>;
 const RATE: Figure = |sample| Some(sample.records_per_second);
-const ACKS: Figure = |sample| Some(sample.acks_per_second);
+const ACKS: Figure = |sample| sample.acks_per_second;
 const CPU: Figure = |sample| sample.daemon_cpu_seconds;
 const P50: Figure = |sample| sample.ack_p50_seconds;
 const P99: Figure = |sample| sample.ack_p99_seconds;
 
 /// All targets, with what was measured of them.
 pub fn all(results: &Results) -> Vec<Target> {
-    use Contender::{Null, Synced, Written};
+    use Contender::{Fdatasync, Null, Python, Synced, Syslog as Log, Written};
     use Limit::{AtLeast, AtMost};
     let (bound, syncfs) = (Null(Mode::Bound), Null(Mode::Syncfs));
     let of = |group, cell, contender, figure: Figure| results.median(group, cell, contender, figure);
@@ -48,52 +51,50 @@ pub fn all(results: &Results) -> Vec<Target> {
         Some(of(group, cell, ours, figure)? / of(group, cell, theirs, figure)?)
     };
     let target = |number, what, limit, value| Target { number, what, limit, value };
-    let deep = of("synced", "P16 8 outstanding", Synced, RATE)
-        .zip(of("synced", "P16 8 outstanding", Written, RATE))
+    // Of records/s, in the two cells with peers.
+    let written = |theirs| ratio("written", "P4", Written, theirs, RATE);
+    let synced = |theirs| ratio("synced", "P16", Synced, theirs, RATE);
+    let deep = of("synced", "P16 x8", Synced, RATE)
+        .zip(of("synced", "P16 x8", Written, RATE))
         .map(|(synced, written)| synced / written);
+    let one_sync = of("latency", "P1", Synced, P50)
+        .zip(of("latency", "P1", Fdatasync, P50))
+        .map(|(ours, theirs)| ours / theirs);
+    let single = |contender| of("single", "P4 x16", contender, ACKS);
     vec![
+        target(1, "written P4: records/s, to the bound's", AtLeast(0.75), written(bound)),
+        target(1, "written P4: records/s, to rsyslog's", AtLeast(1.8), written(Log(Syslog::Rsyslog))),
         target(
             1,
-            "written P=4: records/s to the bound's",
-            AtLeast(0.75),
-            ratio("written", "P4", Written, bound, RATE),
+            "the same, with a newline behind each message",
+            AtLeast(1.8),
+            written(Log(Syslog::RsyslogLines)),
         ),
-        target(
-            1,
-            "written P=4: daemon CPU-s per million records",
-            AtMost(1.3),
-            of("written", "P4", Written, CPU),
-        ),
+        target(1, "written P4: records/s, to syslog-ng's", AtLeast(1.5), written(Log(Syslog::Ng))),
+        target(1, "written P4: daemon CPU-s per million", AtMost(1.3), of("written", "P4", Written, CPU)),
+        target(2, "synced P16: records/s, to null + syncfs", AtLeast(1.5), synced(syncfs)),
         target(
             2,
-            "synced P=16: records/s to null + syncfs",
-            AtLeast(1.5),
-            ratio("synced", "P16", Synced, syncfs, RATE),
+            "synced P16: records/s, to orjson + fdatasync",
+            AtLeast(1.6),
+            synced(Python(Way::Fdatasync)),
         ),
-        target(2, "synced P=16, 8 outstanding: records/s to written", AtLeast(0.7), deep),
+        target(2, "synced P16: records/s, to SQLite FULL", AtLeast(8.0), synced(Python(Way::Sqlite))),
+        target(2, "P16, 8 outstanding: synced records/s, to written", AtLeast(0.7), deep),
         target(
             3,
-            "written P=1: ack p50 to the bound's",
+            "written P1: p50, to the bound's",
             AtMost(1.4),
             ratio("latency", "P1", Written, bound, P50),
         ),
+        target(3, "synced P1: p50, to one append + fdatasync", AtMost(1.6), one_sync),
         target(
             4,
-            "written P=4: ack p99 to the bound's",
+            "written P4: p99, to the bound's",
             AtMost(1.5),
             ratio("written", "P4", Written, bound, P99),
         ),
-        target(
-            5,
-            "one item, 64 outstanding (P=4): written acks/s",
-            AtLeast(200e3),
-            of("single", "P4 16 outstanding", Written, ACKS),
-        ),
-        target(
-            5,
-            "one item, 64 outstanding (P=4): synced acks/s",
-            AtLeast(100e3),
-            of("single", "P4 16 outstanding", Synced, ACKS),
-        ),
+        target(5, "one item, P4 x16: written acks/s", AtLeast(200e3), single(Written)),
+        target(5, "one item, P4 x16: synced acks/s", AtLeast(100e3), single(Synced)),
     ]
 }
