@@ -18,6 +18,7 @@ use crate::producers;
 use crate::python::{self, Way};
 use crate::records::Composer;
 use crate::sample::{Files, Measured, Sample};
+use crate::scratch::Scratch;
 use crate::syslog::{self, Syslog};
 use crate::tools::Tools;
 
@@ -131,7 +132,7 @@ fn counted(measured: &Measured, stored: u64, load: &Load, lots: &Path) -> Result
 }
 
 /// Sends the load; the records of the clock's time, and all that must be in the files.
-fn measure(
+pub fn measure(
     load: &Load,
     ack: &str,
     socket: &Path,
@@ -186,23 +187,4 @@ fn fdatasync(load: &Load, dir: &Path) -> Result<Sample> {
         latencies,
     };
     counted(&measured, records, &Load { lots: 1, ..*load }, &lots)
-}
-
-/// A directory that goes when it is dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> Result<Scratch> {
-        let dir = parent.join(format!("run-{}", uuid::Uuid::new_v4().simple()));
-        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        Ok(Scratch(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} is left behind: {error}", self.0.display());
-        }
-    }
 }

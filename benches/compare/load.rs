@@ -23,13 +23,14 @@ pub struct Load {
     pub lots: usize,
     /// Batches sent and not yet acknowledged, per producer.
     pub outstanding: usize,
+    pub item_bytes: usize,
     pub seconds: f64,
 }
 
 /// The load that is meant where nothing else is said.
 impl Load {
     pub fn usual(producers: usize, seconds: f64) -> Load {
-        Load { producers, items: 50, lots: 64, outstanding: 1, seconds }
+        Load { producers, items: 50, lots: 64, outstanding: 1, item_bytes: workload::ITEM_BYTES, seconds }
     }
 
     pub fn time(&self) -> Duration {
@@ -59,7 +60,9 @@ impl Requests {
                 producer,
                 producers: load.producers,
                 openings: Arc::clone(&openings),
-                items: (0..batches).map(|batch| workload::items(producer, batch, load.items)).collect(),
+                items: (0..batches)
+                    .map(|batch| workload::items(producer, batch, load.items, load.item_bytes))
+                    .collect(),
             })
             .collect()
     }

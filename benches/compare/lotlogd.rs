@@ -31,6 +31,12 @@ impl Lotlogd {
         Ok(Lotlogd { process, socket })
     }
 
+    /// A number of its status page.
+    pub fn status(&self, key: &str) -> Result<u64> {
+        let page: serde_json::Value = serde_json::from_slice(&status(&self.socket)?)?;
+        page[key].as_u64().with_context(|| format!("status has no {key}"))
+    }
+
     /// Returns when all that was acknowledged is synced and in the lot files.
     pub fn sync(&self) -> Result<()> {
         let reply = Client::connect(&self.socket, REPLY_TIMEOUT)?.request(br#"{"op":"sync"}"#)?;

@@ -4,9 +4,11 @@
 
 mod contender;
 mod groups;
+mod idle;
 mod load;
 mod lotlogd;
 mod machine;
+mod memory;
 mod null;
 mod options;
 mod process;
@@ -16,8 +18,11 @@ mod records;
 mod report;
 mod results;
 mod sample;
+mod scratch;
+mod starts;
 mod stats;
 mod syslog;
+mod tail;
 mod targets;
 mod tools;
 

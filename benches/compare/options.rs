@@ -22,6 +22,9 @@ pub struct Options {
     /// Only these groups, separated by commas
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(crate::groups::NAMES))]
     only: Vec<String>,
+    /// The tables of growth instead: over producers, batch size, lots and record size
+    #[arg(long, conflicts_with = "only")]
+    growth: bool,
     /// One short round: does everything work? Its figures mean nothing
     #[arg(long)]
     pub quick: bool,
@@ -56,7 +59,15 @@ impl Options {
         self.seconds.unwrap_or(if self.quick { 0.1 } else { 2.0 })
     }
 
+    /// Whether all targets are measured.
+    pub fn is_whole(&self) -> bool {
+        self.only.is_empty() && !self.growth
+    }
+
     pub fn wants(&self, group: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| name == group)
+        if self.only.is_empty() {
+            return crate::groups::GROWTH.contains(&group) == self.growth;
+        }
+        self.only.iter().any(|name| name == group)
     }
 }

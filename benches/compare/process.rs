@@ -1,7 +1,8 @@
 //! Processes that the bench starts, and what the kernel says about them: processor time, memory, waking up. Each
 //! is ended when it is dropped. It knows no contender.
 
-use std::ffi::OsStr;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -21,6 +22,18 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Environment that would make a daemon behave as the caller's own.
 const FOREIGN: &[&str] =
     &["LOTLOG_SOCKET", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"];
+
+/// How often threads have waited, by thread.
+pub struct Waits(HashMap<OsString, u64>);
+
+impl Waits {
+    /// How often they woke since `before`; a thread that is gone woke to end.
+    pub fn since(&self, before: &Waits) -> u64 {
+        let of = |waits: &Waits, thread| waits.0.get(thread).copied().unwrap_or(0);
+        let there: u64 = self.0.iter().map(|(thread, now)| now - of(before, thread).min(*now)).sum();
+        there + before.0.keys().filter(|thread| !self.0.contains_key(*thread)).count() as u64
+    }
+}
 
 /// A child process.
 pub struct Process {
@@ -91,11 +104,37 @@ impl Process {
         Ok(())
     }
 
+    /// SIGHUP, which lotlogd takes for a checkpoint.
+    pub fn hang_up(&self) {
+        signal(&self.child, Signal::HUP);
+    }
+
     /// SIGKILL, and waits for its end.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// Resident now and at most so far, in bytes.
+    pub fn memory_bytes(&self) -> Result<(u64, u64)> {
+        let resident = field(&format!("/proc/{}/status", self.pid()), "VmRSS")?;
+        Ok((resident << 10, field(&format!("/proc/{}/status", self.pid()), "VmHWM")? << 10))
+    }
+
+    /// How often each of its threads has waited for something so far.
+    pub fn waits(&self) -> Result<Waits> {
+        let mut waits = HashMap::new();
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let thread = thread?;
+            // A thread may end between the two.
+            if let Ok(count) =
+                field(&thread.path().join("status").to_string_lossy(), "voluntary_ctxt_switches")
+            {
+                waits.insert(thread.file_name(), count);
+            }
+        }
+        Ok(Waits(waits))
     }
 
     /// Processor time of all its threads so far, user and system.
@@ -119,6 +158,14 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
     }
+}
+
+/// A number in a file of /proc, behind its name and a colon.
+fn field(path: &str, key: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let word = line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok());
+    word.with_context(|| format!("{path} has no {key}"))
 }
 
 fn signal(child: &Child, signal: Signal) {

@@ -27,9 +27,14 @@ pub fn text(options: &Options, machine: &Machine, results: &Results, targets: &[
         options.rounds(),
         options.seconds()
     );
-    text.push_str(
+    if options.quick {
+        text.push_str("A quick run, of smaller sizes than its labels say: its figures mean nothing.\n\n");
+    }
+    if !results.rows.is_empty() {
+        text.push_str(
         "| group | load | contender | records/s | acks/s | p50 us | p99 us | max us | daemon CPU-s/M | all CPU-s/M | bytes/record |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
+    }
     for row in &results.rows {
         if let Some(why) = &row.missing {
             let _ =
@@ -52,8 +57,20 @@ pub fn text(options: &Options, machine: &Machine, results: &Results, targets: &[
             figure(row.median(|s| Some(s.bytes_per_record)), 0),
         );
     }
+    if !results.facts.is_empty() {
+        text.push_str("\n| group | figure of lotlogd | median | unit |\n|---|---|---|---|\n");
+    }
+    for fact in &results.facts {
+        let median = figure(crate::stats::median(&fact.rounds), 3);
+        let _ = writeln!(text, "| {} | {} | {median} | {} |", fact.group, fact.what, fact.unit);
+    }
+    let shown: Vec<&Target> =
+        targets.iter().filter(|target| target.value.is_some() || options.is_whole()).collect();
+    if options.quick || shown.is_empty() {
+        return text;
+    }
     text.push_str("\n| # | target | wanted | measured | |\n|---|---|---|---|---|\n");
-    for target in targets {
+    for target in shown {
         let wanted = match target.limit {
             Limit::AtLeast(least) => format!(">= {}", figure(Some(least), 2)),
             Limit::AtMost(most) => format!("<= {}", figure(Some(most), 2)),
@@ -95,9 +112,9 @@ pub fn json(options: &Options, machine: &Machine, results: &Results, targets: &[
         .iter()
         .map(|target| {
             json!({"number": target.number, "what": target.what, "limit": target.limit,
-                   "value": target.value, "met": target.met()})
+                   "value": target.value, "met": target.met().filter(|_| !options.quick)})
         })
         .collect();
     json!({"machine": machine, "rounds": options.rounds(), "seconds": options.seconds(), "quick": options.quick,
-           "rows": results.rows, "targets": targets})
+           "rows": results.rows, "facts": results.facts, "targets": targets})
 }

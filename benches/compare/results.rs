@@ -19,9 +19,19 @@ pub struct Row {
     pub missing: Option<String>,
 }
 
+/// A figure that is not of a load: of memory, of a start.
+#[derive(Serialize)]
+pub struct Fact {
+    pub group: &'static str,
+    pub what: &'static str,
+    pub unit: &'static str,
+    pub rounds: Vec<f64>,
+}
+
 #[derive(Default, Serialize)]
 pub struct Results {
     pub rows: Vec<Row>,
+    pub facts: Vec<Fact>,
 }
 
 impl Results {
@@ -47,6 +57,19 @@ impl Results {
             self.rows.len() - 1
         });
         &mut self.rows[at]
+    }
+
+    pub fn fact(&mut self, group: &'static str, what: &'static str, unit: &'static str, value: f64) {
+        eprintln!("{group}: {what}: {value:.4} {unit}");
+        match self.facts.iter_mut().find(|fact| fact.group == group && fact.what == what) {
+            Some(fact) => fact.rounds.push(value),
+            None => self.facts.push(Fact { group, what, unit, rounds: vec![value] }),
+        }
+    }
+
+    pub fn median_fact(&self, group: &str, what: &str) -> Option<f64> {
+        let fact = self.facts.iter().find(|fact| fact.group == group && fact.what == what)?;
+        stats::median(&fact.rounds)
     }
 
     /// The median of a figure over the rounds.

@@ -61,6 +61,15 @@ pub fn all(results: &Results) -> Vec<Target> {
         .zip(of("latency", "P1", Fdatasync, P50))
         .map(|(ours, theirs)| ours / theirs);
     let single = |contender| of("single", "P4 x16", contender, ACKS);
+    let tail = of("tail", "P64", Synced, P99).zip(of("tail", "P64", Synced, P50)).map(|(p99, p50)| p99 / p50);
+    let memory = |what| results.median_fact("memory", what);
+    let small = memory("most resident, written, 64 lots, P16")
+        .zip(memory("most resident, synced, 64 lots, P16"))
+        .map(|(written, synced)| written.max(synced));
+    let spread = |figure: Figure| {
+        Some(of("lots", "10,000 lots", Written, figure)? / of("lots", "64 lots", Written, figure)?)
+    };
+    let starts = |what| results.median_fact("starts", what);
     vec![
         target(1, "written P4: records/s, to the bound's", AtLeast(0.75), written(bound)),
         target(1, "written P4: records/s, to rsyslog's", AtLeast(1.8), written(Log(Syslog::Rsyslog))),
@@ -94,7 +103,64 @@ pub fn all(results: &Results) -> Vec<Target> {
             AtMost(1.5),
             ratio("written", "P4", Written, bound, P99),
         ),
+        target(4, "synced P64, checkpoints included: p99 to p50", AtMost(4.0), tail),
         target(5, "one item, P4 x16: written acks/s", AtLeast(200e3), single(Written)),
         target(5, "one item, P4 x16: synced acks/s", AtLeast(100e3), single(Synced)),
+        target(6, "most resident at 64 lots, P16, in MiB", AtMost(24.0), small),
+        target(
+            6,
+            "most resident at 10,000 lots, in MiB",
+            AtMost(48.0),
+            memory("most resident, written, 10,000 lots, P16"),
+        ),
+        target(
+            6,
+            "most resident with 4,000 connections, in MiB",
+            AtMost(96.0),
+            memory("most resident, 4,000 connections"),
+        ),
+        target(
+            6,
+            "growth over 10 million records",
+            AtMost(1.1),
+            memory("resident in its last tenth, to its second"),
+        ),
+        target(
+            7,
+            "written, 10,000 lots: records/s, to rsyslog's",
+            AtLeast(1.3),
+            ratio("lots", "10,000 lots", Written, Log(Syslog::Rsyslog), RATE),
+        ),
+        target(7, "written: daemon CPU-s, 10,000 to 64 lots", AtMost(2.0), spread(CPU)),
+        target(
+            7,
+            "written: time per record, 10,000 to 64 lots",
+            AtMost(2.0),
+            spread(RATE).map(|ratio| 1.0 / ratio),
+        ),
+        target(
+            8,
+            "recovery of 512 MiB of journal, in s",
+            AtMost(1.0),
+            starts("recovery of 512 MiB of journal"),
+        ),
+        target(
+            8,
+            "most resident in recovery, in MiB (a quarter of the journal)",
+            AtMost(128.0),
+            starts("most resident in recovery"),
+        ),
+        target(
+            8,
+            "start with 100,000 lots, in s",
+            AtMost(0.2),
+            starts("start with 100,000 lots, nothing to recover"),
+        ),
+        target(
+            9,
+            "wake-ups in 10 s of idleness",
+            AtMost(1.0),
+            results.median_fact("idle", "wake-ups in 10 s, 4 connections open"),
+        ),
     ]
 }

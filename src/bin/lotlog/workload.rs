@@ -23,7 +23,7 @@ pub fn bodies(producer: usize, lots: usize, items: usize, ack: &str) -> Vec<Stri
 }
 
 fn body(producer: usize, lot: usize, batch: usize, items: usize, ack: &str) -> String {
-    opening(lot, ack) + &self::items(producer, batch, items) + ENDING
+    opening(lot, ack) + &self::items(producer, batch, items, ITEM_BYTES) + ENDING
 }
 
 /// A request from behind its session and seq up to its items.
@@ -33,17 +33,17 @@ pub fn opening(lot: usize, ack: &str) -> String {
     )
 }
 
-/// The items of one batch, separated by commas.
-pub fn items(producer: usize, batch: usize, items: usize) -> String {
+/// The items of one batch, separated by commas, each of about so many bytes.
+pub fn items(producer: usize, batch: usize, items: usize, item_bytes: usize) -> String {
     let items: Vec<String> =
-        (0..items).map(|at| item((producer * 1_000_003 + batch * 1009 + at) as u64)).collect();
+        (0..items).map(|at| item((producer * 1_000_003 + batch * 1009 + at) as u64, item_bytes)).collect();
     items.join(",")
 }
 
 /// What follows the items.
 pub const ENDING: &str = "]}";
 
-fn item(number: u64) -> String {
+fn item(number: u64, bytes: usize) -> String {
     // A fixed sequence (splitmix64): every run sends the same.
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mut random = |below: u64| {
@@ -53,6 +53,19 @@ fn item(number: u64) -> String {
     };
     let cents = 500 + random(20_000);
     let (asin, upc) = (random(10_000_000_000), random(1_000_000_000_000));
+    if bytes < ITEM_BYTES {
+        return filled(
+            format!(
+                r#"{{"sku_local":"SKU-{:05}","est_price_mu":{}.{:02},"sell_p60":0.{:04}"#,
+                random(100_000),
+                cents / 100,
+                cents % 100,
+                1 + random(9_998)
+            ),
+            bytes,
+            random,
+        );
+    }
     let mut text = format!(
         r#"{{"sku_local":"SKU-{:05}","asin":"B0{asin:010}","upc":"{upc:012}","ean":"0{upc:012}","upc_ean_asin":"B0{asin:010}","est_price_mu":{}.{:02},"est_price_sigma":{}.{:02},"est_price_p50":{}.{:02},"#,
         random(100_000),
@@ -73,17 +86,16 @@ fn item(number: u64) -> String {
         1 + random(6),
         TITLES[random(TITLES.len() as u64) as usize],
     );
+    filled(text, bytes, random)
+}
+
+/// Ends an item, with a note that makes it so long.
+fn filled(mut text: String, bytes: usize, mut random: impl FnMut(u64) -> u64) -> String {
     const NOTE: &str = ",\"note\":\"";
-    while text.len() + NOTE.len() + 2 < ITEM_BYTES {
-        if !text.contains(NOTE) {
-            text.push_str(NOTE);
-        }
-        text.push((b'a' + random(26) as u8) as char);
-        if text.len() + 2 >= ITEM_BYTES {
-            break;
-        }
-    }
-    if text.contains(NOTE) {
+    let wanted = bytes.saturating_sub(text.len() + NOTE.len() + 2);
+    if wanted > 0 {
+        text.push_str(NOTE);
+        text.extend((0..wanted).map(|_| (b'a' + random(26) as u8) as char));
         text.push('"');
     }
     text.push('}');
@@ -109,5 +121,17 @@ mod tests {
             }
         }
         assert_eq!(lots.len(), 64);
+    }
+
+    #[test]
+    fn items_can_be_of_any_size() {
+        for bytes in [100, 425, 8192] {
+            let items: serde_json::Value =
+                serde_json::from_str(&format!("[{}]", items(1, 2, 3, bytes))).expect("JSON");
+            for item in items.as_array().expect("array") {
+                let size = item.to_string().len();
+                assert!(size.abs_diff(bytes) < 40, "{size} for {bytes}: {item}");
+            }
+        }
     }
 }
