@@ -2,6 +2,7 @@
 //! ratios within one series. `-- --help` tells the options; `options.rs` is the way in, `groups.rs` says what is
 //! measured and `targets.rs` what it should be.
 
+mod cleanup;
 mod contender;
 mod groups;
 mod idle;
@@ -52,10 +53,11 @@ fn main() -> Result<()> {
 }
 
 fn measure(options: &Options) -> Result<()> {
-    if cfg!(debug_assertions) {
+    if cfg!(debug_assertions) && !options.quick {
         bail!("this is a debug build, whose figures mean nothing: use `cargo bench --bench compare`");
     }
     process::raise_file_limit();
+    cleanup::at_signals()?;
     let tools = Tools::find(options);
     let machine = Machine::of(&options.dir, &tools);
     if machine.is_memory() {

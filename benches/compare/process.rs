@@ -1,6 +1,10 @@
 //! Processes that the bench starts, and what the kernel says about them: processor time, memory, waking up. Each
 //! is ended when it is dropped. It knows no contender.
 
+#[path = "../../src/bin/lotlog/usage.rs"]
+#[allow(dead_code, unused_imports)] // with its tests, which run where it belongs
+mod usage;
+
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,12 +17,12 @@ use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
+use crate::cleanup;
+
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// The end of a process's own log that is shown when it fails, in bytes.
 const LOG_TAIL_BYTES: usize = 2000;
-/// What `utime` and `stime` in /proc count, per second: USER_HZ, 100 on every architecture of today.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// Environment that would make a daemon behave as the caller's own.
 const FOREIGN: &[&str] =
     &["LOTLOG_SOCKET", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"];
@@ -56,6 +60,7 @@ impl Process {
         }
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        cleanup::began(child.id());
         Ok(Process { name: name.to_owned(), child, log: log.to_owned() })
     }
 
@@ -118,8 +123,8 @@ impl Process {
 
     /// Resident now and at most so far, in bytes.
     pub fn memory_bytes(&self) -> Result<(u64, u64)> {
-        let resident = field(&format!("/proc/{}/status", self.pid()), "VmRSS")?;
-        Ok((resident << 10, field(&format!("/proc/{}/status", self.pid()), "VmHWM")? << 10))
+        let resident = usage::number(&format!("/proc/{}/status", self.pid()), "VmRSS")? << 10;
+        Ok((resident, usage::most_resident_bytes(self.pid())?))
     }
 
     /// How often each of its threads has waited for something so far.
@@ -129,7 +134,7 @@ impl Process {
             let thread = thread?;
             // A thread may end between the two.
             if let Ok(count) =
-                field(&thread.path().join("status").to_string_lossy(), "voluntary_ctxt_switches")
+                usage::number(&thread.path().join("status").to_string_lossy(), "voluntary_ctxt_switches")
             {
                 waits.insert(thread.file_name(), count);
             }
@@ -139,15 +144,7 @@ impl Process {
 
     /// Processor time of all its threads so far, user and system.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let path = format!("/proc/{}/stat", self.pid());
-        let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        // The name in parentheses may hold anything: the fields are counted from behind it.
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-        let field = |at: usize| fields.get(at).and_then(|word| word.parse::<f64>().ok());
-        let (user, system) =
-            field(11).zip(field(12)).with_context(|| format!("{path} is not as expected"))?;
-        Ok((user + system) / TICKS_PER_SECOND)
+        Ok(usage::cpu_seconds(self.pid())?)
     }
 }
 
@@ -157,15 +154,8 @@ impl Drop for Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+        cleanup::ended(self.pid());
     }
-}
-
-/// A number in a file of /proc, behind its name and a colon.
-fn field(path: &str, key: &str) -> Result<u64> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    let word = line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok());
-    word.with_context(|| format!("{path} has no {key}"))
 }
 
 fn signal(child: &Child, signal: Signal) {

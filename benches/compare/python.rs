@@ -49,6 +49,7 @@ impl Drop for Producer {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+        crate::cleanup::ended(self.0.id());
     }
 }
 
@@ -69,6 +70,7 @@ pub fn run(python: &Path, way: Way, load: &Load, dir: &Path) -> Result<Sample> {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", python.display()))?;
+        crate::cleanup::began(child.id());
         producers.push(Producer(child));
     }
     let mut outputs = Vec::new();

@@ -12,6 +12,7 @@ impl Scratch {
     pub fn new(parent: &Path) -> Result<Scratch> {
         let dir = parent.join(format!("run-{}", uuid::Uuid::new_v4().simple()));
         fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        crate::cleanup::made(&dir);
         Ok(Scratch(dir))
     }
 }
@@ -21,5 +22,6 @@ impl Drop for Scratch {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             eprintln!("{} is left behind: {error}", self.0.display());
         }
+        crate::cleanup::removed(&self.0);
     }
 }

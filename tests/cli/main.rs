@@ -186,6 +186,9 @@ fn bench_measures_a_daemon_of_its_own_and_leaves_nothing_behind() {
         let result = &page["results"][at];
         assert_eq!((&result["durability"], &result["records"]), (&(*durability).into(), &60.into()));
         assert!(result["ack_p99_seconds"].as_f64().unwrap() > 0.0, "{result}");
+        // Of ten batches there may be no tick of the clock; of a process there are always pages.
+        assert!(result["daemon_cpu_seconds_per_million_records"].as_f64().unwrap() >= 0.0, "{result}");
+        assert!(result["daemon_resident_bytes"].as_u64().unwrap() > 1 << 20, "{result}");
     }
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
     // Against a running daemon, which keeps what was sent.
@@ -194,6 +197,8 @@ fn bench_measures_a_daemon_of_its_own_and_leaves_nothing_behind() {
         run(daemon.lotlog(&[&["bench", "--running", "--ack", "synced"][..], &small].concat()));
     assert_eq!(code, 0, "{error}");
     assert!(out.contains("records/s") && out.contains("p99"), "{out}");
+    // What a daemon of somebody else has used so far is not the measurement's.
+    assert!(!out.contains("CPU-seconds"), "{out}");
     let records: usize = (0..4).map(|lot| daemon.lot(&format!("BENCH_LOT_{lot:04}")).len()).sum();
     // With the one batch of each producer before the clock starts.
     assert_eq!(records, 2 * 11 * 3);

@@ -14,7 +14,7 @@ use lotlog::client::Client;
 use crate::failure::Failure;
 use crate::own_daemon::OwnDaemon;
 use crate::summary::eprintln_quietly;
-use crate::{Daemon, units, workload};
+use crate::{Daemon, units, usage, workload};
 
 /// Measure a daemon with the canonical workload: 4 producers, each with one batch of 50 items outstanding,
 /// over 64 lots, 5 s for each durability.
@@ -74,6 +74,10 @@ struct Measured {
     ack_p50_seconds: f64,
     ack_p99_seconds: f64,
     ack_max_seconds: f64,
+    /// Of a daemon of its own; `null` for one that runs.
+    daemon_cpu_seconds_per_million_records: Option<f64>,
+    /// The most so far, over all durabilities.
+    daemon_resident_bytes: Option<u64>,
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
@@ -104,7 +108,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut results = Vec::new();
     for durability in [Durability::Written, Durability::Synced] {
         if args.ack.is_none_or(|only| only == durability) && !stop.load(Ordering::Relaxed) {
-            results.push(measure(args, &socket, durability, &stop)?);
+            let pid = own.as_ref().and_then(OwnDaemon::pid);
+            results.push(measure(args, &socket, durability, pid, &stop)?);
         }
     }
     drop(own);
@@ -118,6 +123,7 @@ fn measure(
     args: &Args,
     socket: &Path,
     durability: Durability,
+    daemon: Option<u32>,
     stop: &Arc<AtomicBool>,
 ) -> Result<Measured, Failure> {
     let gate = Arc::new(Barrier::new(args.producers as usize + 1));
@@ -170,6 +176,7 @@ fn measure(
             Ok::<Producer, Failure>(producer)
         }));
     }
+    let cpu_before = used(daemon, usage::cpu_seconds)?;
     gate.wait();
     let started = Instant::now();
     let mut latencies = Vec::new();
@@ -193,6 +200,11 @@ fn measure(
     if let Some(failure) = failed {
         return Err(failure);
     }
+    if daemon.is_some() {
+        // What is acknowledged as `written` is still to be put into its files: that work is counted too.
+        Client::connect(socket, args.daemon.timeout)?.request(br#"{"op":"sync"}"#)?;
+    }
+    let cpu = used(daemon, usage::cpu_seconds)?.zip(cpu_before).map(|(after, before)| after - before);
     latencies.sort_unstable();
     let batches = latencies.len() as u64;
     let quantile = |q: f64| {
@@ -210,7 +222,16 @@ fn measure(
         ack_p50_seconds: quantile(0.5),
         ack_p99_seconds: quantile(0.99),
         ack_max_seconds: quantile(1.0),
+        daemon_cpu_seconds_per_million_records: cpu
+            .map(|cpu| cpu * 1e6 / (batches * args.items).max(1) as f64),
+        daemon_resident_bytes: used(daemon, usage::most_resident_bytes)?,
     })
+}
+
+/// What the daemon of our own has used, if it is ours.
+fn used<T>(daemon: Option<u32>, read: fn(u32) -> std::io::Result<T>) -> Result<Option<T>, Failure> {
+    let read = daemon.map(read).transpose();
+    read.map_err(|error| Failure::io(format!("cannot tell what the daemon has used: {error}")))
 }
 
 struct Producer {
@@ -283,6 +304,15 @@ fn print(args: &Args, results: &[Measured]) -> std::io::Result<()> {
             units::count(result.batches),
             result.seconds
         )?;
+        if let Some((cpu, resident)) =
+            result.daemon_cpu_seconds_per_million_records.zip(result.daemon_resident_bytes)
+        {
+            let resident = units::bytes(resident);
+            writeln!(
+                out,
+                "         daemon: {cpu:.2} CPU-seconds per million records, at most {resident} resident"
+            )?;
+        }
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ mod sync;
 mod table;
 mod tail;
 mod units;
+mod usage;
 mod verify;
 mod workload;
 

@@ -81,6 +81,11 @@ impl OwnDaemon {
         self.dir.join("lotlog.sock")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     fn wait_until_ready(&mut self, log_path: &Path) -> Result<(), Failure> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
