@@ -15,6 +15,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     pub kernel: String,
     pub file_system: String,
+    /// The part of the processors' time that somebody else's virtual machines took while this ran.
+    pub stolen: f64,
     /// Of everything measured, by name.
     pub versions: Vec<(String, String)>,
 }
@@ -35,6 +37,7 @@ impl Machine {
             memory_bytes: memory_bytes("MemTotal"),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             file_system: file_system(dir).unwrap_or_else(|| "unknown".to_owned()),
+            stolen: 0.0,
             versions,
         }
     }
@@ -43,6 +46,15 @@ impl Machine {
     pub fn is_memory(&self) -> bool {
         self.file_system == "tmpfs" || self.file_system == "ramfs"
     }
+}
+
+/// Processor time of the whole machine so far: what was stolen, and all.
+pub fn stolen_and_all() -> Option<(f64, f64)> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let times: Vec<f64> =
+        text.lines().next()?.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; what follows is counted in user already.
+    Some((*times.get(7)?, times.iter().take(8).sum()))
 }
 
 /// What can be had without anything being paged out.

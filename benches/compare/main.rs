@@ -59,7 +59,7 @@ fn measure(options: &Options) -> Result<()> {
     process::raise_file_limit();
     cleanup::at_signals()?;
     let tools = Tools::find(options);
-    let machine = Machine::of(&options.dir, &tools);
+    let mut machine = Machine::of(&options.dir, &tools);
     if machine.is_memory() {
         eprintln!(
             "{} is memory, where a sync costs nothing: name a directory on a disk",
@@ -67,7 +67,11 @@ fn measure(options: &Options) -> Result<()> {
         );
     }
     let mut results = Results::default();
+    let before = machine::stolen_and_all();
     groups::run(options, &tools, &mut results)?;
+    if let Some((before, after)) = before.zip(machine::stolen_and_all()) {
+        machine.stolen = (after.0 - before.0) / (after.1 - before.1).max(1.0);
+    }
     let targets = targets::all(&results);
     let page = || report::json(options, &machine, &results, &targets);
     match &options.json {

@@ -17,7 +17,7 @@ pub fn text(options: &Options, machine: &Machine, results: &Results, targets: &[
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "{}, {} cores, {} GiB, Linux {}, {}; {}; medians of {} x {} s\n",
+        "{}, {} cores, {} GiB, Linux {}, {}; {}; medians of {} x {} s; {:.1} % of processor time stolen by other machines\n",
         machine.cpu,
         machine.cores,
         machine.memory_bytes >> 30,
@@ -25,7 +25,8 @@ pub fn text(options: &Options, machine: &Machine, results: &Results, targets: &[
         machine.file_system,
         versions.join(", "),
         options.rounds(),
-        options.seconds()
+        options.seconds(),
+        machine.stolen * 100.0
     );
     if options.quick {
         text.push_str("A quick run, of smaller sizes than its labels say: its figures mean nothing.\n\n");

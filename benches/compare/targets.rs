@@ -54,8 +54,8 @@ pub fn all(results: &Results) -> Vec<Target> {
     // Of records/s, in the two cells with peers.
     let written = |theirs| ratio("written", "P4", Written, theirs, RATE);
     let synced = |theirs| ratio("synced", "P16", Synced, theirs, RATE);
-    let deep = of("synced", "P16 x8", Synced, RATE)
-        .zip(of("synced", "P16 x8", Written, RATE))
+    let deep = of("deep", "P16 x8", Synced, RATE)
+        .zip(of("deep", "P16 x8", Written, RATE))
         .map(|(synced, written)| synced / written);
     let one_sync = of("latency", "P1", Synced, P50)
         .zip(of("latency", "P1", Fdatasync, P50))
@@ -77,7 +77,7 @@ pub fn all(results: &Results) -> Vec<Target> {
             1,
             "the same, with a newline behind each message",
             AtLeast(1.8),
-            written(Log(Syslog::RsyslogLines)),
+            ratio("others", "P4", Written, Log(Syslog::RsyslogLines), RATE),
         ),
         target(1, "written P4: records/s, to syslog-ng's", AtLeast(1.5), written(Log(Syslog::Ng))),
         target(1, "written P4: daemon CPU-s per million", AtMost(1.3), of("written", "P4", Written, CPU)),
