@@ -18,9 +18,9 @@ pub(crate) const PENDING_PATIENCE: Duration = Duration::from_secs(5);
 const CHANGED_ROUNDS: usize = 3;
 
 /// Batches in hand whose lot file turned out to be changed by somebody else.
-struct Changed {
-    lot: Lot,
-    batches: Vec<Staged>,
+pub(crate) struct Changed {
+    pub(crate) lot: Lot,
+    pub(crate) batches: Vec<Staged>,
     why: String,
 }
 
@@ -40,14 +40,11 @@ impl Vault {
             }
             changed.extend(self.apply_lot(lot, batches, now)?);
         }
-        self.apply_changed(changed, now)?;
-        self.answer_older();
-        self.note_synced();
-        Ok(())
+        self.apply_changed(changed, now)
     }
 
     /// Answers duplicates of older batches, unless their session has something pending still.
-    fn answer_older(&mut self) {
+    pub(crate) fn answer_older(&mut self) {
         for (session, ticket, outcome) in std::mem::take(&mut self.older) {
             let of_session =
                 |p: &&mut Pending| p.staged.batch.session.as_ref().is_some_and(|(name, _)| *name == session);
@@ -59,14 +56,13 @@ impl Vault {
     }
 
     /// The last lsn below which everything is synced and in its lot file.
-    fn note_synced(&self) {
-        let lowest =
-            self.pending.iter().map(|p| p.staged.lsn).chain(self.staged.first().map(|s| s.lsn)).min();
+    pub(crate) fn note_synced(&self) {
+        let lowest = self.pending.iter().map(|p| p.staged.lsn).chain(self.lowest_in_hand()).min();
         self.metrics.synced_lsn.store(lowest.unwrap_or(self.next_lsn) - 1, Relaxed);
     }
 
     /// Appends batches of one lot, in order; gives them back if somebody else has changed the file.
-    fn apply_lot(
+    pub(crate) fn apply_lot(
         &mut self,
         lot: Lot,
         mut batches: Vec<Staged>,

@@ -3,10 +3,11 @@
 //! In tests a lane runs inline, one storage step at a time, so that a schedule can be replayed.
 
 use std::collections::VecDeque;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant};
 
 use crate::frame::{HEADER_BYTES, Header, segment_name};
+use crate::queue::Bell;
 use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
 
 /// How long a job that cannot go on rests.
@@ -54,6 +55,13 @@ pub enum Job {
         /// Whether the marker has been written.
         marked: bool,
     },
+    /// Sync these segments of the journal, the oldest first, and make sure that they are where DATA's path leads.
+    SyncJournal {
+        /// Their files.
+        files: VecDeque<File>,
+        /// Since when the job is worked on.
+        begun: Option<Instant>,
+    },
 }
 
 /// After this checkpoint the journal no longer has what the file should hold: whoever took it away hears so.
@@ -85,6 +93,8 @@ pub enum Done {
     NotTrimmed(VecDeque<u64>, StorageError),
     /// The lot files are synced.
     LotsSynced,
+    /// The journal is synced; how long that took.
+    JournalSynced(Duration),
     /// The disk failed; the latch is closed.
     Failed(StorageError),
 }
@@ -100,6 +110,11 @@ enum Step {
 }
 
 impl Job {
+    /// A sync of the journal.
+    pub fn sync_journal(files: impl IntoIterator<Item = File>) -> Job {
+        Job::SyncJournal { files: files.into_iter().collect(), begun: None }
+    }
+
     /// Does a part of the job.
     fn step(&mut self, storage: &Storage) -> Step {
         match self {
@@ -146,6 +161,20 @@ impl Job {
                     };
                 };
                 result.map_or_else(|e| Step::End(Done::Failed(e)), |()| Step::More)
+            }
+            Job::SyncJournal { files, begun } => {
+                let begun = *begun.get_or_insert_with(Instant::now);
+                let result = match files.pop_front() {
+                    Some(file) => file.sync().and_then(|()| file.check_name()),
+                    None => Ok(()),
+                };
+                let result =
+                    result.and_then(|()| if files.is_empty() { storage.check_place() } else { Ok(()) });
+                match result {
+                    Err(error) => Step::End(Done::Failed(error)),
+                    Ok(()) if files.is_empty() => Step::End(Done::JournalSynced(begun.elapsed())),
+                    Ok(()) => Step::More,
+                }
             }
         }
     }
@@ -260,7 +289,7 @@ pub struct Lane(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Thread { jobs: mpsc::Sender<Job>, done: mpsc::Receiver<Done> },
+    Thread { jobs: mpsc::Sender<Job>, done: mpsc::Receiver<Done>, bell: Arc<OnceLock<Bell>> },
     Inline { storage: StorageBox, jobs: VecDeque<Job> },
 }
 
@@ -280,6 +309,8 @@ impl Lane {
     pub fn thread(name: &str, storage: Storage) -> std::io::Result<Lane> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (outbox, done) = mpsc::channel();
+        let bell = Arc::new(OnceLock::<Bell>::new());
+        let rings = bell.clone();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             for mut job in inbox {
                 let mut stalls = 0_u32;
@@ -300,9 +331,20 @@ impl Lane {
                 if outbox.send(end).is_err() {
                     return;
                 }
+                if let Some(bell) = rings.get() {
+                    bell.ring();
+                }
             }
         })?;
-        Ok(Lane(Kind::Thread { jobs, done }))
+        Ok(Lane(Kind::Thread { jobs, done, bell }))
+    }
+
+    /// From now on the lane rings at the end of each job.
+    pub fn ring(&self, with: Bell) {
+        if let Kind::Thread { bell, .. } = &self.0 {
+            // Set once, by the one writer.
+            let _ = bell.set(with);
+        }
     }
 
     /// A lane that works when it is polled, one step at a time.

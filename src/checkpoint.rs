@@ -78,7 +78,11 @@ impl Vault {
                 Ok(())
             }
             Done::Failed(error) => Err(error.into()),
-            Done::Prepared(_) | Done::NotPrepared(_) | Done::Trimmed | Done::NotTrimmed(..) => Ok(()),
+            Done::Prepared(_)
+            | Done::NotPrepared(_)
+            | Done::Trimmed
+            | Done::NotTrimmed(..)
+            | Done::JournalSynced(_) => Ok(()),
         }
     }
 

@@ -2,11 +2,11 @@
 //! segments turn; old ones are trimmed. Knows frames, not what they mean; `chain` reads them back.
 //!
 //! Invariants:
-//! 1. A frame never spans segments; a segment that is left ends with an end-of-segment frame, synced before
-//!    the next one takes a frame.
+//! 1. A frame never spans segments; a segment that is left ends with an end-of-segment frame. The next one
+//!    takes frames at once: until the one before is synced they are a torn tail behind its hole.
 //! 2. A segment takes its first frame only after its header, its full length and its name are durable.
 //! 3. `synced` names a place before which everything is durable: it is read before `fdatasync` is called and
-//!    believed after it returned.
+//!    believed after it returned. Segments are synced in their order.
 //! 4. Batches leave one spare segment untouched, or while there is none a part of the current one: a checkpoint
 //!    has room. The segments that it makes needless become spares before any is removed: on a full disk
 //!    somebody else would take their place.
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::background::{Done, Job, Lane, Segment, prepare_segment};
 use crate::frame::{self, Content, END_BYTES, Frame, HEADER_BYTES, Header, Position};
-use crate::storage::{Storage, StorageError};
+use crate::queue::Bell;
+use crate::storage::{File, Storage, StorageError};
 
 /// Spare segments kept ready.
 pub const SPARE_SEGMENTS: usize = 2;
@@ -51,6 +52,13 @@ pub struct Journal {
     synced: Position,
     /// While the first checkpoint of a chain is written no frame may name a synced position.
     claims: bool,
+    /// Syncs the segments while the writer goes on.
+    syncs: Lane,
+    /// The sync under way: the end of what it covers.
+    syncing: Option<Position>,
+    /// Segments that were left and are not synced, oldest first.
+    left: Vec<File>,
+    /// Bytes handed to the kernel that no sync covers, finished or under way.
     unsynced_bytes: u64,
     spares: VecDeque<Segment>,
     /// Number and uuid of the newest segment asked for.
@@ -85,6 +93,7 @@ impl Journal {
     pub fn begin(
         storage: Storage,
         lane: Lane,
+        syncs: Lane,
         number: u64,
         segment_bytes: u64,
     ) -> Result<Journal, StorageError> {
@@ -101,6 +110,9 @@ impl Journal {
             buffer: Vec::new(),
             synced: Position::NONE,
             claims: false,
+            syncs,
+            syncing: None,
+            left: Vec::new(),
             unsynced_bytes: 0,
             spares: VecDeque::new(),
             preparing: false,
@@ -124,9 +136,19 @@ impl Journal {
         Position { segment: self.segment.header.number, offset: self.end + self.buffer.len() as u64 }
     }
 
-    /// Bytes handed to the kernel or buffered since the last sync.
+    /// Bytes handed to the kernel or buffered that no sync covers, finished or under way.
     pub fn unsynced_bytes(&self) -> u64 {
         self.unsynced_bytes + self.buffer.len() as u64
+    }
+
+    /// Whether a sync is under way.
+    pub fn is_syncing(&self) -> bool {
+        self.syncing.is_some()
+    }
+
+    /// From now on the end of a sync that is under way rings.
+    pub fn ring(&self, with: Bell) {
+        self.syncs.ring(with);
     }
 
     /// Size of a segment that is not made for one large batch.
@@ -205,7 +227,7 @@ impl Journal {
                 let (_, rest) = self.not_trimmed.get_or_insert((now, VecDeque::new()));
                 rest.extend(numbers);
             }
-            Done::LotsSynced => {}
+            Done::LotsSynced | Done::JournalSynced(_) => {}
         }
         Ok(())
     }
@@ -302,13 +324,12 @@ impl Journal {
     fn turn(&mut self) -> Result<(), StorageError> {
         self.put(0, Content::EndOfSegment);
         self.flush()?;
-        self.sync()?;
         let next = self.spares.pop_front().ok_or_else(|| StorageError {
             what: "turn of the journal".to_owned(),
             source: std::io::Error::other("no segment was reserved"),
         })?;
         self.held.push_back((next.header.number, next.bytes));
-        self.segment = next;
+        self.left.push(std::mem::replace(&mut self.segment, next).file);
         self.end = HEADER_BYTES;
         self.prepare_more(None);
         Ok(())
@@ -333,18 +354,50 @@ impl Journal {
         self.segment.file.check_name()
     }
 
-    /// Makes everything flushed durable, where DATA's path leads.
+    /// Begins to make everything flushed durable, where DATA's path leads. One at a time.
+    pub fn begin_sync(&mut self) {
+        let end = Position { segment: self.segment.header.number, offset: self.end };
+        self.syncing = Some(end);
+        self.unsynced_bytes = 0;
+        let files = self.left.drain(..).chain([self.segment.file.clone()]);
+        self.syncs.submit(Job::sync_journal(files));
+    }
+
+    /// The end of the sync under way, if it has come: how long it took.
     ///
     /// # Errors
     /// Of the sync, or somebody has taken the journal away; the latch is closed.
-    pub fn sync(&mut self) -> Result<(), StorageError> {
-        let end = Position { segment: self.segment.header.number, offset: self.end };
-        self.segment.file.sync()?;
-        self.segment.file.check_name()?;
-        self.storage.0.check_place()?;
-        self.synced = end;
-        self.unsynced_bytes = 0;
-        Ok(())
+    pub fn poll_sync(&mut self) -> Result<Option<Duration>, StorageError> {
+        if self.syncing.is_none() {
+            return Ok(None);
+        }
+        self.syncs.poll().map(|done| self.end_sync(done)).transpose()
+    }
+
+    /// Waits for the end of the sync under way: how long it took.
+    ///
+    /// # Errors
+    /// As [`Journal::poll_sync`].
+    pub fn wait_for_sync(&mut self) -> Result<Option<Duration>, StorageError> {
+        if self.syncing.is_none() {
+            return Ok(None);
+        }
+        let done = self.syncs.wait();
+        self.end_sync(done).map(Some)
+    }
+
+    fn end_sync(&mut self, done: Done) -> Result<Duration, StorageError> {
+        match done {
+            Done::JournalSynced(time) => {
+                self.synced = self.syncing.take().unwrap_or(self.synced);
+                Ok(time)
+            }
+            Done::Failed(error) => Err(error),
+            _ => Err(StorageError {
+                what: "sync of the journal".to_owned(),
+                source: std::io::Error::other("its lane did something else"),
+            }),
+        }
     }
 
     /// Gives up the segments before `segment`: removes them in the background, or makes spares of them.

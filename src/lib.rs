@@ -19,8 +19,9 @@
 //! 2. [`queue`] carries it over, with a ticket that is answered exactly once.
 //! 3. [`writer`] takes what waits as a group: session check, lsn, timestamp, one [`frame`] a batch.
 //! 4. The group goes to the [`journal`]; `written` tickets are answered.
-//! 5. One `fdatasync` of the journal, however many lots and producers; then [`apply`] appends to the [`lots`],
-//!    page cache only, and `synced` tickets are answered. [`writer`] states the promise above `commit_group`.
+//! 5. One `fdatasync` of the journal ([`commit`]), however many lots and producers, while the writer goes on; then
+//!    [`apply`] appends to the [`lots`], page cache only, and `synced` tickets are answered. [`writer`] states the
+//!    promise above `commit_group`.
 //! 6. [`checkpoint`] syncs lot files in the background, so that the journal can be trimmed; after a crash
 //!    [`recovery`] redoes what the journal has and the lots may not.
 //!
@@ -35,7 +36,7 @@
 //! | [`server`], [`door`], [`front`] | accepting and draining; the socket file; what connections share and who may connect |
 //! | [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`] | one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page |
 //! | [`queue`], [`budget`] | the hatch: submissions and tickets; the bytes in flight |
-//! | [`vault`], [`writer`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; into the lot files; checkpoints; clock and space |
+//! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; clock and space |
 //! | [`sessions`] | what each session stored last |
 //! | [`frame`], [`journal`], [`chain`] | journal bytes; writing them; reading them back and deciding what they mean |
 //! | [`lots`], [`hands`], [`quarantine`] | lot files; what others did to them; what is set aside |
@@ -64,6 +65,7 @@ pub mod chain;
 pub mod check;
 pub mod checkpoint;
 pub mod client;
+pub mod commit;
 pub mod config;
 pub mod connection;
 pub mod context;

@@ -153,9 +153,10 @@ impl Lots {
         self.evicted.len() >= self.most_open
     }
 
-    /// A group that names more lots than this would evict its own.
+    /// Batches that name more lots than this between two syncs might evict their own: as many may be on their way
+    /// to their files, as many wait for the sync under way.
     pub fn most_lots_in_group(&self) -> usize {
-        (self.most_open / 2).max(1)
+        (self.most_open / 4).max(1)
     }
 
     /// Tells the time, for the notes of what is set aside.

@@ -37,7 +37,8 @@ impl Vault {
         let stale = self.space.probed.is_none_or(|at| now.duration_since(at) >= SPACE_BELIEF);
         let near = self.space.free_bytes < needed + SPACE_NEAR_BYTES;
         if stale || (near && self.space.free_bytes >= needed) {
-            let on_the_way: u64 = self.staged.iter().map(|s| s.batch.lines_bytes).sum();
+            let ready = self.ready.iter().flat_map(|(_, batches)| batches);
+            let on_the_way: u64 = self.staged.iter().chain(ready).map(|s| s.batch.lines_bytes).sum();
             // Where the question itself fails, the writes will tell.
             let free = self.storage.free_bytes(Dir::Lots).unwrap_or(u64::MAX);
             self.space.free_bytes = free.saturating_sub(on_the_way);

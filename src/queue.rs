@@ -28,6 +28,8 @@ pub enum Submission {
     Sync(Ticket),
     /// Pause, checkpoint and reopen every lot file (SIGHUP).
     Reopen(Ticket),
+    /// Nothing: the vault's background has something to tell.
+    Nudge,
 }
 
 /// A mailbox that was emptied keeps room for so many answers, because thousands of connections are idle.
@@ -197,10 +199,24 @@ impl Sender {
     }
 }
 
+/// Ends a wait for the next group early. Does not keep the queue open.
+#[derive(Clone, Debug)]
+pub struct Bell(flume::WeakSender<Submission>);
+
+impl Bell {
+    /// Rings. A vault whose queue is full does not wait, and one whose queue is closed waits no more.
+    pub fn ring(&self) {
+        if let Some(channel) = self.0.upgrade() {
+            let _ = channel.try_send(Submission::Nudge);
+        }
+    }
+}
+
 /// The vault's end of the queue.
 #[derive(Debug)]
 pub struct Receiver {
     channel: flume::Receiver<Submission>,
+    bell: Bell,
     closed: Arc<AtomicBool>,
 }
 
@@ -223,15 +239,25 @@ pub enum Next {
 }
 
 impl Receiver {
+    /// What ends a wait in [`Receiver::next_group`] early.
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+
     /// Takes one submission, waiting until `deadline` (for ever without one), then all that wait, up to
     /// [`GROUP_BATCHES`] and [`GROUP_BYTES`]. Never waits for company.
     pub fn next_group(&self, deadline: Option<Instant>) -> Next {
-        let first = match deadline {
-            None => self.channel.recv().map_err(|_| Next::Closed),
-            Some(at) => self.channel.recv_deadline(at).map_err(|e| match e {
-                flume::RecvTimeoutError::Timeout => Next::Deadline,
-                flume::RecvTimeoutError::Disconnected => Next::Closed,
-            }),
+        let first = match (self.channel.try_recv(), deadline) {
+            (Ok(first), _) => Ok(first),
+            (Err(flume::TryRecvError::Disconnected), _) => Err(Next::Closed),
+            (Err(flume::TryRecvError::Empty), None) => self.channel.recv().map_err(|_| Next::Closed),
+            (Err(flume::TryRecvError::Empty), Some(at)) if at <= Instant::now() => Err(Next::Deadline),
+            (Err(flume::TryRecvError::Empty), Some(at)) => {
+                self.channel.recv_deadline(at).map_err(|e| match e {
+                    flume::RecvTimeoutError::Timeout => Next::Deadline,
+                    flume::RecvTimeoutError::Disconnected => Next::Closed,
+                })
+            }
         };
         let first = match first {
             Ok(first) => first,
@@ -252,7 +278,7 @@ impl Submission {
     fn text_bytes(&self) -> usize {
         match self {
             Submission::Batch(batch, _) => batch.body.items.len() + batch.body.suffix.len(),
-            Submission::Sync(_) | Submission::Reopen(_) => 0,
+            Submission::Sync(_) | Submission::Reopen(_) | Submission::Nudge => 0,
         }
     }
 }
@@ -262,7 +288,9 @@ pub fn queue() -> (Sender, Receiver) {
     let (sender, receiver) = flume::bounded(QUEUE_SUBMISSIONS);
     let closed = Arc::new(AtomicBool::new(false));
     let leftovers = receiver.clone();
-    (Sender { channel: sender, leftovers, closed: closed.clone() }, Receiver { channel: receiver, closed })
+    let bell = Bell(sender.downgrade());
+    let sender = Sender { channel: sender, leftovers, closed: closed.clone() };
+    (sender, Receiver { channel: receiver, bell, closed })
 }
 
 #[cfg(test)]

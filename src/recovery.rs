@@ -345,7 +345,8 @@ fn begin(
         config.segment_bytes.min((free / SEGMENT_SHARE).max(SEGMENT_BYTES_LEAST)).next_multiple_of(4096);
     let now = around.now();
     let lane = around.lane("journal", storage).map_err(OpenError::Thread)?;
-    let journal = Journal::begin(storage.clone(), lane, number, segment_bytes)?;
+    let syncs = around.lane("journal sync", storage).map_err(OpenError::Thread)?;
+    let journal = Journal::begin(storage.clone(), lane, syncs, number, segment_bytes)?;
     let lots = Lots::new(storage.clone(), config.max_open_lots);
     let mut sessions = Sessions::new(config.session_memory_bytes);
     for row in &told.sessions {

@@ -2,7 +2,7 @@
 //! (lot files), `checkpoint`, and at the start in `recovery`. Knows no sockets and no runtime, and reads no
 //! clock: time is an argument.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -150,15 +150,20 @@ pub struct Vault {
     pub(crate) next_lsn: u64,
     pub(crate) stamp_micros: i64,
     pub(crate) stamp_highest_micros: i64,
-    /// Journalled, in lsn order, not all synced.
+    /// Journalled, in lsn order, not synced.
     pub(crate) staged: Vec<Staged>,
+    /// So many of them, from the first, the sync under way covers.
+    pub(crate) covered: usize,
+    /// Synced, on their way to their lot files: by lot, in lsn order.
+    pub(crate) ready: VecDeque<(Lot, Vec<Staged>)>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) checkpointing: Checkpointing,
     /// Tickets to answer as soon as the buffered frames are handed to the kernel.
     pub(crate) after_flush: Vec<(Ticket, Outcome)>,
     /// Duplicates of older batches whose session's last batch has just reached its file.
     pub(crate) older: Vec<(SessionId, Ticket, Outcome)>,
-    pub(crate) sync_waiters: Vec<Ticket>,
+    /// Who waits until everything up to an lsn is synced and in the lot files, in order.
+    pub(crate) sync_waiters: Vec<(u64, Ticket)>,
     /// Somebody waits for the next sync.
     pub(crate) sync_wanted: bool,
     pub(crate) oldest_unsynced: Option<Instant>,
@@ -212,6 +217,8 @@ impl Vault {
             stamp_micros: parts.stamp_micros,
             stamp_highest_micros: parts.stamp_micros,
             staged: Vec::new(),
+            covered: 0,
+            ready: VecDeque::new(),
             pending: Vec::new(),
             checkpointing: parts.checkpointing,
             after_flush: Vec::new(),

@@ -4,22 +4,17 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use crate::apply::{PENDING_PATIENCE, PENDING_RETRY};
+use crate::apply::PENDING_RETRY;
 use crate::batch::{Batch, Code, Durability, Outcome, Refusal};
 use crate::checkpoint::SEGMENTS_BACK_PRESSURE;
 use crate::frame::{self, Content};
 use crate::journal::For;
 use crate::lots::{Look, Lot};
 use crate::means::stamp_text;
-use crate::queue::{GROUP_BYTES, Next, Receiver, Submission, Ticket};
+use crate::queue::{Next, Receiver, Submission, Ticket};
 use crate::record;
 use crate::sessions::{Last, Verdict};
 use crate::vault::{Now, Pending, Staged, Vault, VaultError, no_space, unavailable};
-
-/// Most journalled bytes that wait for a sync.
-pub const UNSYNCED_BYTES: u64 = 8 << 20;
-// A group fits into what may wait for a sync, so that a commit never splits one for its size alone.
-const _: () = assert!(GROUP_BYTES as u64 <= UNSYNCED_BYTES);
 
 impl Vault {
     /// Commits a group. This is the promise, and its order is the reason that it holds:
@@ -29,7 +24,7 @@ impl Vault {
     /// * **Once.** The session table is asked before the batch gets an lsn and knows it before the next batch
     ///   is asked; recovery rebuilds it from the same frames that hold the batches.
     /// * **Kept.** A `written` ticket is answered after its frame was handed to the kernel, a `synced` one
-    ///   after `fdatasync` returned without an error.
+    ///   after an `fdatasync` that began after that returned without an error (`commit`).
     /// * **Visible is durable.** Lot files are appended to only after that sync. A `synced` ticket is answered
     ///   after its lines are in its lot file.
     /// * **Refused means not stored.** Every refusal happens before the frame is made.
@@ -44,16 +39,17 @@ impl Vault {
             match submission {
                 Submission::Batch(batch, ticket) => self.admit(batch, ticket, now)?,
                 Submission::Sync(ticket) => {
-                    self.sync_waiters.push(ticket);
+                    self.sync_waiters.push((self.next_lsn - 1, ticket));
                     self.sync_wanted = true;
                 }
+                Submission::Nudge => {}
                 Submission::Reopen(ticket) => self.reopen(ticket, now)?,
             }
         }
         self.flush()?;
-        if self.sync_wanted || self.journal.unsynced_bytes() >= UNSYNCED_BYTES || self.sync_is_due(now.mono) {
-            self.commit(now)?;
-        }
+        self.sync_if_wanted(now)?;
+        // Of a `sync` there may be nothing to wait for.
+        self.answer_sync_waiters(now.mono);
         Ok(())
     }
 
@@ -241,12 +237,15 @@ impl Vault {
                     Some(_) => p.staged.lsn == lsn,
                     None => p.staged.batch.session.as_ref().map(|(name, _)| name) == name,
                 };
+                let mut ready = self.ready.iter_mut().flat_map(|(_, batches)| batches);
                 let waiting = match self.staged.binary_search_by_key(&lsn, |s| s.lsn) {
                     Ok(at) => {
                         self.sync_wanted = true;
                         Some(&mut self.staged[at])
                     }
-                    Err(_) => self.pending.iter_mut().find(|p| is_it(p)).map(|p| &mut p.staged),
+                    Err(_) => ready
+                        .find(|s| s.lsn == lsn)
+                        .or_else(|| self.pending.iter_mut().find(|p| is_it(p)).map(|p| &mut p.staged)),
                 };
                 match waiting {
                     Some(staged) => staged.waiting.push((ticket, outcome)),
@@ -257,63 +256,12 @@ impl Vault {
     }
 
     /// Hands the frames to the kernel and answers who asked for no more.
-    fn flush(&mut self) -> Result<(), VaultError> {
+    pub(crate) fn flush(&mut self) -> Result<(), VaultError> {
         self.journal.flush()?;
         for (ticket, outcome) in self.after_flush.drain(..) {
             ticket.answer(outcome);
         }
         Ok(())
-    }
-
-    fn sync_is_due(&self, now: Instant) -> bool {
-        self.sync_due_at().is_some_and(|at| now >= at)
-    }
-
-    /// `written` batches are visible within the interval: the sync must begin before its end.
-    fn sync_due_at(&self) -> Option<Instant> {
-        self.oldest_unsynced.map(|at| at + self.config.sync_interval * 3 / 4)
-    }
-
-    /// Flushes and syncs the journal, then appends what is staged to the lot files and answers.
-    pub(crate) fn commit(&mut self, now: Now) -> Result<(), VaultError> {
-        self.flush()?;
-        if self.journal.unsynced_bytes() > 0 {
-            let started = Instant::now();
-            self.journal.sync()?;
-            let ended = Instant::now();
-            self.metrics.sync_seconds.record(ended - started, ended);
-            self.metrics.syncs.fetch_add(1, Relaxed);
-        }
-        self.oldest_unsynced = None;
-        self.sync_wanted = false;
-        self.group_lots.clear();
-        let staged = std::mem::take(&mut self.staged);
-        self.apply(staged, now)?;
-        self.answer_sync_waiters(now.mono);
-        self.metrics.lots_open.store(self.lots.open_files(), Relaxed);
-        self.metrics.journal_bytes.store(self.journal.held_bytes(), Relaxed);
-        Ok(())
-    }
-
-    pub(crate) fn answer_sync_waiters(&mut self, now: Instant) {
-        if self.placing || self.sync_waiters.is_empty() || !self.staged.is_empty() {
-            return;
-        }
-        let outcome = match self.pending.iter().find(|p| p.for_space).or(self.pending.first()) {
-            Some(p) if p.for_space && now.duration_since(p.since) < PENDING_PATIENCE => return,
-            Some(p) if p.for_space => Outcome::Refused(Refusal::new(
-                Code::NoSpace,
-                format!(
-                    "batches wait for space before they are in their lot files ({}): make room, the daemon goes on by itself",
-                    p.why
-                ),
-            )),
-            Some(p) => Outcome::Refused(unavailable(p.staged.batch.lot.stem(), &p.why)),
-            None => Outcome::Synced { lsn: self.next_lsn - 1 },
-        };
-        for ticket in self.sync_waiters.drain(..) {
-            ticket.answer(outcome.clone());
-        }
     }
 
     fn reopen(&mut self, ticket: Ticket, now: Now) -> Result<(), VaultError> {
@@ -337,19 +285,21 @@ impl Vault {
     pub fn tick(&mut self, now: Now) -> Result<(), VaultError> {
         self.lots.note_time(now.wall_micros);
         self.journal.tend(now.mono)?;
+        self.hear_sync(now)?;
+        // One lot between two groups: who is to be answered at once does not wait for all of them.
+        self.apply_next(now)?;
         if !self.pending.is_empty() && now.mono >= self.pending_retry_at {
             self.retry_pending(now)?;
         }
-        if self.sync_is_due(now.mono) {
-            self.commit(now)?;
-        }
+        self.sync_if_wanted(now)?;
         self.step_checkpoint(now)
     }
 
     /// When [`Vault::tick`] wants to be called next; `None`: nothing is due until a group comes.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let retry = (!self.pending.is_empty()).then_some(self.pending_retry_at);
-        [self.sync_due_at(), retry, self.journal.next_deadline(now), self.checkpoint_deadline(now)]
+        let apply = (!self.ready.is_empty()).then_some(now);
+        [apply, self.sync_due_at(), retry, self.journal.next_deadline(now), self.checkpoint_deadline(now)]
             .into_iter()
             .flatten()
             .min()
@@ -360,10 +310,11 @@ impl Vault {
     /// # Errors
     /// [`VaultError`]: fail-stop. The queue is dropped: its tickets answer themselves.
     pub fn run(mut self, receiver: Receiver) -> Result<(), VaultError> {
+        self.journal.ring(receiver.bell());
         loop {
             let now = Now::read();
             self.tick(now)?;
-            self.metrics.idle.store(true, Relaxed);
+            self.metrics.idle.store(!self.is_busy(), Relaxed);
             let next = receiver.next_group(self.next_deadline(now.mono));
             self.metrics.idle.store(false, Relaxed);
             match next {

@@ -14,7 +14,7 @@ const RANKS: &[&[&str]] = &[
     &["hands", "journal", "protocol", "rewrite"],
     &["redo", "replies", "vault"],
     &["apply", "checkpoint", "front", "means"],
-    &["connection", "inventory", "lines", "recovery", "writer"],
+    &["commit", "connection", "inventory", "lines", "recovery", "writer"],
     &["check", "server", "verify"],
 ];
 
@@ -38,6 +38,7 @@ const VAULT: &[&str] = &[
     "background",
     "chain",
     "checkpoint",
+    "commit",
     "disk",
     "frame",
     "hands",

@@ -189,7 +189,7 @@ impl Rig {
     fn send(&mut self, lot: &str, session: &str, seq: u64, items: usize, pad: usize) {
         let ack = if seq.is_multiple_of(4) { Written } else { Synced };
         let submission = self.farm.send(lot, session, seq, ack, items, pad);
-        self.vault.commit_group(vec![submission], self.around.now()).unwrap();
+        commit(&mut self.vault, vec![submission], &self.around).unwrap();
         self.around.pass(Duration::from_millis(10));
     }
 
@@ -410,7 +410,7 @@ pub fn goes_on(
     let mut last = BTreeMap::new();
     for sent in &sent {
         let again = farm.send(&sent.lot, &sent.session, sent.seq, Synced, sent.items, sent.pad);
-        vault.commit_group(vec![again], around.now()).unwrap();
+        commit(&mut vault, vec![again], &around).unwrap();
         let answer = farm.hear().sent.last().unwrap().answer.clone();
         let known = before.contains(&(sent.session.clone(), sent.seq));
         let right = match answer {
@@ -423,7 +423,7 @@ pub fn goes_on(
     }
     for (session, seq) in last {
         let next = farm.send("lot-0", &session, seq + 1, Synced, 2, 20);
-        vault.commit_group(vec![next], around.now()).unwrap();
+        commit(&mut vault, vec![next], &around).unwrap();
     }
     for _ in 0..3 {
         around.pass(Duration::from_secs(1));

@@ -3,6 +3,7 @@
 
 use lotlog::batch::Durability::Synced;
 use lotlog::chain;
+use lotlog::config::VaultConfig;
 use lotlog::frame::{Content, Position, segment_name};
 use lotlog::storage::Dir;
 
@@ -24,10 +25,12 @@ fn frames(number: u64, bytes: &[u8]) -> (Vec<(usize, usize)>, Option<usize>) {
 /// A journal of two segments in use, each batch in a lot of its own.
 fn two_segments() -> (World, Ledger) {
     let (disk, around, farm) = (SimDisk::new(World::new()), Around::new(), Farm::default());
-    let mut vault = open(&disk, &around, &config()).unwrap();
+    // Room for all lots: evicted files would want a checkpoint.
+    let roomy = VaultConfig { max_open_lots: 64, ..config() };
+    let mut vault = open(&disk, &around, &roomy).unwrap();
     for seq in 1..=40 {
         let submission = farm.send(&format!("lot-{seq}"), "s", seq, Synced, 2, 4000);
-        vault.commit_group(vec![submission], around.now()).unwrap();
+        commit(&mut vault, vec![submission], &around).unwrap();
     }
     let world = disk.world.lock().unwrap().clone();
     (world, farm.hear())

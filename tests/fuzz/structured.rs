@@ -172,7 +172,7 @@ pub fn check(data: &[u8]) -> bool {
     };
     let farm = Farm::default();
     let group = vec![farm.send("new", "new", 1, Durability::Synced, 2, 5)];
-    vault.commit_group(group, around.now()).unwrap();
+    commit(&mut vault, group, &around).unwrap();
     let answer = farm.hear().sent[0].answer.clone();
     assert!(matches!(answer, Some(Outcome::Stored { .. })), "{answer:?}");
     drop(vault);

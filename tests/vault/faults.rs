@@ -164,7 +164,7 @@ fn workload(rig: &mut Rig) -> bool {
         }
         rig.around.pass(Duration::from_secs(7));
         let ticked = rig.vault.tick(rig.around.now());
-        if ticked.and_then(|()| rig.vault.commit_group(group, rig.around.now())).is_err() {
+        if ticked.and_then(|()| commit(&mut rig.vault, group, &rig.around)).is_err() {
             return true;
         }
     }
@@ -183,7 +183,7 @@ fn check(fault: &Fault, questions: bool) -> bool {
     assert_eq!(stopped, may == May::Stop, "{note}: stopped or not, against {may:?}");
     if stopped {
         let late = rig.farm.send("N", "late", 1, Durability::Synced, 1, 10);
-        assert!(rig.vault.commit_group(vec![late], rig.around.now()).is_err(), "{note}: it goes on");
+        assert!(commit(&mut rig.vault, vec![late], &rig.around).is_err(), "{note}: it goes on");
         let acknowledged = matches!(
             rig.farm.hear().sent.last().unwrap().answer,
             Some(Outcome::Stored { .. } | Outcome::Duplicate { .. } | Outcome::Synced { .. })

@@ -384,7 +384,7 @@ fn end(story: &mut Story) {
         let seq = story.next[producer];
         story.next[producer] += 1;
         let batch = story.send(producer, seq, Durability::Written);
-        vault.commit_group(vec![batch], story.around.now()).unwrap();
+        commit(&mut vault, vec![batch], &story.around).unwrap();
     }
     if let Err(error) = vault.close(story.around.now()) {
         // A lot that a start could not write, on a disk that failed before: it tells of it now, once.

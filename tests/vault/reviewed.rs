@@ -82,7 +82,7 @@ fn a_duplicate_in_a_group_whose_sync_fails_is_of_unknown_fate_too() {
     let mut rig = Rig::new();
     let group = vec![rig.farm.send("L", "s", 1, Synced, 3, 10), rig.farm.send("L", "s", 1, Synced, 3, 10)];
     rig.fail_once("sync journal/0", eio);
-    assert!(rig.vault.commit_group(group, rig.around.now()).is_err());
+    assert!(commit(&mut rig.vault, group, &rig.around).is_err());
     let farm = rig.farm.clone();
     drop(rig);
     for sent in farm.hear().sent {
@@ -175,7 +175,7 @@ fn a_batch_whose_new_file_gets_no_name_is_of_unknown_fate() {
     let mut rig = Rig::new();
     rig.fail_once("rename lots/L", eio);
     let group = vec![rig.farm.send("L", "s", 1, Synced, 3, 10)];
-    assert!(rig.vault.commit_group(group, rig.around.now()).is_err(), "fail-stop");
+    assert!(commit(&mut rig.vault, group, &rig.around).is_err(), "fail-stop");
     let (farm, world) = (rig.farm.clone(), rig.world());
     drop(rig);
     assert_eq!(farm.hear().sent[0].answer, Some(Outcome::Unknown), "no reader saw it");

@@ -36,7 +36,7 @@ impl Rig {
 
     #[track_caller]
     pub fn commit(&mut self, group: Vec<Submission>) {
-        self.vault.commit_group(group, self.around.now()).unwrap();
+        commit(&mut self.vault, group, &self.around).unwrap();
     }
 
     #[track_caller]
@@ -56,6 +56,7 @@ impl Rig {
 
     pub fn pass(&mut self, time: Duration) {
         self.around.pass(time);
+        commit(&mut self.vault, Vec::new(), &self.around).unwrap();
         self.vault.tick(self.around.now()).unwrap();
     }
 
@@ -422,7 +423,7 @@ fn after_a_failed_journal_sync_nothing_more_is_acknowledged() {
     rig.send("L", "s", 1, Synced);
     let hit = rig.fail_once("sync journal/0", eio);
     let group = vec![rig.farm.send("L", "s", 2, Synced, 3, 10), rig.farm.send("M", "m", 1, Written, 3, 10)];
-    let error = rig.vault.commit_group(group, rig.around.now()).unwrap_err();
+    let error = commit(&mut rig.vault, group, &rig.around).unwrap_err();
     assert!(hit.load(Ordering::SeqCst) && error.to_string().contains("sync of journal/"), "{error}");
     let more = rig.farm.send("N", "n", 1, Synced, 3, 10);
     assert!(rig.vault.commit_group(vec![more], rig.around.now()).is_err(), "the latch holds");

@@ -18,7 +18,7 @@ use lotlog::queue::{Mailbox, Submission, Ticket};
 use lotlog::recovery::OpenError;
 pub use lotlog::recovery::Surroundings;
 use lotlog::storage::{Dir, Storage, StorageError};
-use lotlog::vault::{Now, Vault};
+use lotlog::vault::{Now, Vault, VaultError};
 
 pub use disk::{Random, SimDisk, World};
 use judge::{After, Answer, Entry, whole_lines};
@@ -70,6 +70,15 @@ pub fn open(disk: &SimDisk, around: &Around, config: &VaultConfig) -> Result<Vau
     let metrics = Arc::new(Metrics::default());
     let storage = Storage::new(Arc::new(disk.clone()), metrics.clone());
     Vault::recover(storage, config, metrics, around)
+}
+
+/// Commits a group and waits for what is under way.
+pub fn commit(vault: &mut Vault, group: Vec<Submission>, around: &Around) -> Result<(), VaultError> {
+    vault.commit_group(group, around.now())?;
+    while vault.is_busy() {
+        vault.tick(around.now())?;
+    }
+    Ok(())
 }
 
 /// A batch whose items say who they are: `session/seq/item`.

@@ -1,0 +1,176 @@
+//! Group commit: one sync of the journal at a time, made in the background while the writer journals further
+//! groups; what it covers is then appended to the lot files, lot by lot between the groups. Part of the vault.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::apply::PENDING_PATIENCE;
+use crate::batch::{Code, Outcome, Refusal};
+use crate::queue::GROUP_BYTES;
+use crate::vault::{Now, Staged, Vault, VaultError, unavailable};
+
+/// Most journalled bytes that wait for their sync behind the one under way: no group is taken until that ends.
+pub const UNSYNCED_BYTES: u64 = 8 << 20;
+// A group fits into what may wait for a sync, so that a commit never splits one for its size alone.
+const _: () = assert!(GROUP_BYTES as u64 <= UNSYNCED_BYTES);
+/// So many journalled bytes begin a sync although nobody waits for it yet: the disk has it easier with little
+/// and often, and what waits takes memory.
+const SYNC_BYTES: u64 = 2 << 20;
+const _: () = assert!(SYNC_BYTES < UNSYNCED_BYTES);
+
+impl Vault {
+    /// Whether something is on its way without anybody's doing: a sync under way, or batches that it covered.
+    pub fn is_busy(&self) -> bool {
+        self.journal.is_syncing() || !self.ready.is_empty()
+    }
+
+    /// Begins a sync if one is wanted and none is under way; waits for that one if too much came meanwhile.
+    pub(crate) fn sync_if_wanted(&mut self, now: Now) -> Result<(), VaultError> {
+        if self.journal.unsynced_bytes() >= UNSYNCED_BYTES
+            && let Some(took) = self.journal.wait_for_sync()?
+        {
+            self.is_synced(took, now)?;
+        }
+        if self.journal.is_syncing() {
+            return Ok(());
+        }
+        let unsynced = self.journal.unsynced_bytes();
+        if unsynced == 0 {
+            self.sync_wanted = false;
+        } else if self.sync_wanted || unsynced >= SYNC_BYTES || self.sync_is_due(now.mono) {
+            self.begin_sync();
+        }
+        Ok(())
+    }
+
+    fn begin_sync(&mut self) {
+        self.journal.begin_sync();
+        self.covered = self.staged.len();
+        self.oldest_unsynced = None;
+        self.sync_wanted = false;
+        self.group_lots.clear();
+    }
+
+    /// Hears whether the sync under way has ended.
+    pub(crate) fn hear_sync(&mut self, now: Now) -> Result<(), VaultError> {
+        match self.journal.poll_sync()? {
+            Some(took) => self.is_synced(took, now),
+            None => Ok(()),
+        }
+    }
+
+    /// What the sync covered may go to its lot files; the next sync begins at once, if one is wanted.
+    fn is_synced(&mut self, took: Duration, now: Now) -> Result<(), VaultError> {
+        self.count_sync(took);
+        // First what the sync before it covered: so the batches of a lot stay in order.
+        while !self.ready.is_empty() {
+            self.apply_next(now)?;
+        }
+        let mut covered: Vec<Staged> = self.staged.drain(..std::mem::take(&mut self.covered)).collect();
+        self.sync_if_wanted(now)?;
+        covered.sort_by_key(|s| s.lot);
+        for staged in covered {
+            match self.ready.back_mut().filter(|(lot, _)| *lot == staged.lot) {
+                Some((_, batches)) => batches.push(staged),
+                None => self.ready.push_back((staged.lot, vec![staged])),
+            }
+        }
+        if self.ready.is_empty() {
+            self.all_applied(now.mono)
+        }
+        Ok(())
+    }
+
+    fn count_sync(&self, took: Duration) {
+        self.metrics.sync_seconds.record(took, Instant::now());
+        self.metrics.syncs.fetch_add(1, Relaxed);
+    }
+
+    /// Appends the synced batches of one lot to its file.
+    pub(crate) fn apply_next(&mut self, now: Now) -> Result<(), VaultError> {
+        let Some((lot, batches)) = self.ready.pop_front() else { return Ok(()) };
+        if let Some(changed) = self.apply_lot(lot, batches, now)? {
+            // All of that lot's batches must be placed anew together, those without their sync too.
+            self.ready.push_front((changed.lot, changed.batches));
+            return self.commit(now);
+        }
+        if self.ready.is_empty() {
+            self.all_applied(now.mono);
+        }
+        Ok(())
+    }
+
+    /// Everything synced is in its lot file, or pending.
+    fn all_applied(&mut self, now: Instant) {
+        self.answer_older();
+        self.note_synced();
+        self.answer_sync_waiters(now);
+        self.metrics.lots_open.store(self.lots.open_files(), Relaxed);
+        self.metrics.journal_bytes.store(self.journal.held_bytes(), Relaxed);
+    }
+
+    pub(crate) fn sync_is_due(&self, now: Instant) -> bool {
+        self.sync_due_at().is_some_and(|at| now >= at)
+    }
+
+    /// `written` batches are visible within the interval: the sync must begin before its end.
+    pub(crate) fn sync_due_at(&self) -> Option<Instant> {
+        self.oldest_unsynced
+            .filter(|_| !self.journal.is_syncing())
+            .map(|at| at + self.config.sync_interval * 3 / 4)
+    }
+
+    /// Syncs all that is journalled, appends it to the lot files and answers, waiting for each.
+    pub(crate) fn commit(&mut self, now: Now) -> Result<(), VaultError> {
+        self.flush()?;
+        while self.journal.is_syncing() || self.journal.unsynced_bytes() > 0 {
+            if !self.journal.is_syncing() {
+                self.begin_sync();
+            }
+            if let Some(took) = self.journal.wait_for_sync()? {
+                self.count_sync(took);
+            }
+        }
+        self.covered = 0;
+        self.oldest_unsynced = None;
+        self.sync_wanted = false;
+        self.group_lots.clear();
+        let mut hand: Vec<Staged> = self.ready.drain(..).flat_map(|(_, batches)| batches).collect();
+        hand.append(&mut self.staged);
+        self.apply(hand, now)?;
+        self.all_applied(now.mono);
+        Ok(())
+    }
+
+    /// The lowest lsn that is not yet in its lot file, pending ones aside.
+    pub(crate) fn lowest_in_hand(&self) -> Option<u64> {
+        let ready = self.ready.iter().flat_map(|(_, batches)| batches);
+        ready.chain(self.staged.first()).map(|s| s.lsn).min()
+    }
+
+    pub(crate) fn answer_sync_waiters(&mut self, now: Instant) {
+        if self.placing || self.sync_waiters.is_empty() {
+            return;
+        }
+        let in_hand = self.lowest_in_hand().unwrap_or(u64::MAX);
+        let count = self.sync_waiters.iter().take_while(|(lsn, _)| *lsn < in_hand).count();
+        let refused = match self.pending.iter().find(|p| p.for_space).or(self.pending.first()) {
+            Some(p) if p.for_space && now.duration_since(p.since) < PENDING_PATIENCE => return,
+            Some(p) if p.for_space => Some(Refusal::new(
+                Code::NoSpace,
+                format!(
+                    "batches wait for space before they are in their lot files ({}): make room, the daemon goes on by itself",
+                    p.why
+                ),
+            )),
+            Some(p) => Some(unavailable(p.staged.batch.lot.stem(), &p.why)),
+            None => None,
+        };
+        for (lsn, ticket) in self.sync_waiters.drain(..count) {
+            ticket.answer(match &refused {
+                Some(refusal) => Outcome::Refused(refusal.clone()),
+                None => Outcome::Synced { lsn },
+            });
+        }
+    }
+}
