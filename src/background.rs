@@ -234,7 +234,7 @@ fn prepare(storage: &Storage, header: Header, old: Option<u64>) -> Done {
         // Under its old name nobody may find other bytes.
         storage.sync_dir(Dir::Journal)
     });
-    match renamed.and_then(|()| prepare_segment(storage, header)) {
+    match renamed.and_then(|()| prepare_segment(storage, header, old.is_some())) {
         Ok(segment) => Done::Prepared(segment),
         Err(error) if storage.failure().is_some() => Done::Failed(error),
         Err(error) => Done::NotPrepared(error),
@@ -251,27 +251,28 @@ pub fn preparing_name(number: u64) -> String {
 
 /// Makes a segment: allocated and zeroed to its full length, header synced, renamed, directory synced.
 /// Zeros are written, not just allocated: a sync of bytes that overwrite written blocks need not touch the
-/// file system's own journal, which made it about twice as fast on ext4.
+/// file system's own journal, which made it about twice as fast on ext4. An old segment in its place is written
+/// already: its frames name another segment, so nobody can take them for this one's.
 ///
 /// # Errors
 /// Of the storage; lack of space shows here, and then nothing is left of it.
-pub fn prepare_segment(storage: &Storage, header: Header) -> Result<Segment, StorageError> {
-    make_segment(storage, header).inspect_err(|_| {
+pub fn prepare_segment(storage: &Storage, header: Header, recycled: bool) -> Result<Segment, StorageError> {
+    make_segment(storage, header, recycled).inspect_err(|_| {
         // A failed disk does not take this any more, and the next recovery removes it.
         let _ = storage.unlink(Dir::Journal, &preparing_name(header.number));
     })
 }
 
-fn make_segment(storage: &Storage, header: Header) -> Result<Segment, StorageError> {
+fn make_segment(storage: &Storage, header: Header, recycled: bool) -> Result<Segment, StorageError> {
     let bytes = header.bytes;
     let name = preparing_name(header.number);
-    // What stands there is an old segment of this length: written over in place it needs no space.
+    // An old segment has this length: written over in place it needs no space.
     let file = storage.open(Dir::Journal, &name, How::Write)?;
     file.allocate(bytes)?;
     file.write_all(0, &header.encode()).map_err(|(_, e)| e)?;
     let zeros = vec![0; WRITE_BYTES];
     let mut at = HEADER_BYTES;
-    while at < bytes {
+    while at < bytes && !recycled {
         let some = zeros.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
         file.write_all(at, &zeros[..some]).map_err(|(_, e)| e)?;
         at += some as u64;

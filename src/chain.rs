@@ -3,14 +3,16 @@
 
 use crate::batch::{MAX_LOT_STEM_BYTES, SessionId, decode_stem};
 use crate::frame::{
-    self, BatchFrame, Content, Frame, HEADER_BYTES, Header, HeaderCheck, Position, segment_name,
-    segment_number,
+    self, BatchFrame, Content, Frame, HEADER_BYTES, Header, HeaderCheck, PROLOGUE_BYTES, Position,
+    segment_name, segment_number,
 };
 use crate::record;
 use crate::storage::{Dir, How, Storage, StorageError};
 
 /// Bytes of a segment read at a time.
 const READ_BYTES: usize = 1 << 20;
+/// Where in a frame the uuid of its segment stands, by which its frames are told from those of others.
+const MARK_AT: usize = 16;
 /// No segment is longer, in bytes: a frame's length has 32 bits, and only a single large one makes a segment grow.
 const MOST_BYTES: u64 = (1 << 32) + 2 * HEADER_BYTES;
 
@@ -53,7 +55,7 @@ pub struct Scanned {
     pub claim: Position,
     /// Number of its valid batch frames.
     pub batches: u64,
-    /// Where its bytes end that are not zero.
+    /// Where the last of its frames ends, or what was begun of one. What stands behind may be of an older segment.
     pub used_end: u64,
 }
 
@@ -137,7 +139,7 @@ pub fn scan(number: u64, bytes: &[u8], length: u64, mut each: impl FnMut(Positio
         checkpoints: Vec::new(),
         claim: Position::NONE,
         batches: 0,
-        used_end: bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at as u64 + 1),
+        used_end: 0,
     };
     let HeaderCheck::Valid(Header { number: own, uuid, bytes: made, .. }) = header else { return seen };
     if own != number {
@@ -145,13 +147,20 @@ pub fn scan(number: u64, bytes: &[u8], length: u64, mut each: impl FnMut(Positio
         return seen;
     }
     seen.cut_at = (length < made).then_some(length);
-    let used = usize::try_from(seen.used_end).unwrap_or(usize::MAX).min(bytes.len());
+    let mark = uuid.to_le_bytes();
+    let ours = memchr::memmem::Finder::new(&mark);
     let mut at = HEADER_BYTES as usize;
     let mut run: Option<Run> = None;
-    while at < used {
+    while at < bytes.len() {
         let Some((frame, length)) = frame::decode(&bytes[at..], uuid, at as u64) else {
             seen.runs.extend(run.take());
-            at += frame::ALIGN;
+            if bytes[at..].get(MARK_AT..).is_some_and(|rest| rest.starts_with(&mark)) {
+                seen.used_end = (at + PROLOGUE_BYTES).min(bytes.len()) as u64;
+            }
+            match next_marked(&ours, bytes, at + frame::ALIGN) {
+                Some(next) => at = next,
+                None => break,
+            }
             continue;
         };
         let place = Position { segment: number, offset: at as u64 };
@@ -171,6 +180,7 @@ pub fn scan(number: u64, bytes: &[u8], length: u64, mut each: impl FnMut(Positio
         }
         each(place, &frame);
         at += length;
+        seen.used_end = at as u64;
         if matches!(frame.content, Content::EndOfSegment) {
             // Nothing is ever written behind it.
             break;
@@ -178,6 +188,18 @@ pub fn scan(number: u64, bytes: &[u8], length: u64, mut each: impl FnMut(Positio
     }
     seen.runs.extend(run);
     seen
+}
+
+/// The next place from `from` on where a frame of this segment may begin.
+fn next_marked(ours: &memchr::memmem::Finder<'_>, bytes: &[u8], from: usize) -> Option<usize> {
+    let mut from = from + MARK_AT;
+    loop {
+        let at = from + ours.find(bytes.get(from..)?)? - MARK_AT;
+        if at.is_multiple_of(frame::ALIGN) {
+            return Some(at);
+        }
+        from = at + MARK_AT + 1;
+    }
 }
 
 /// Decides what a journal means. `segments` in order of their numbers; `lots_exist`: whether any lot file does.

@@ -1,8 +1,8 @@
 //! Frames and segment headers as bytes: encode, decode, check. Pure: knows neither files nor the order of
 //! frames.
 //!
-//! A segment file is a header of [`HEADER_BYTES`], then frames, each at a multiple of 8, then zeros. All
-//! numbers are little-endian.
+//! A segment file is a header of [`HEADER_BYTES`], then frames, each at a multiple of 8, then zeros or what an
+//! older segment left in its place. All numbers are little-endian.
 //!
 //! | frame at | bytes | what |
 //! |---|---|---|

@@ -8,8 +8,8 @@
 //! 3. `synced` names a place before which everything is durable: it is read before `fdatasync` is called and
 //!    believed after it returned. Segments are synced in their order.
 //! 4. Batches leave one spare segment untouched, or while there is none a part of the current one: a checkpoint
-//!    has room. The segments that it makes needless become spares before any is removed: on a full disk
-//!    somebody else would take their place.
+//!    has room. The segments that it makes needless become spares: on a full disk somebody else would take their
+//!    place, and writing over what is written is what a disk does fastest.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ use crate::storage::{File, Storage, StorageError};
 
 /// Spare segments kept ready.
 pub const SPARE_SEGMENTS: usize = 2;
+/// As many are kept as the last checkpoint made needless, but no more than this.
+const MOST_SPARES: usize = 8;
+const _: () = assert!(SPARE_SEGMENTS <= MOST_SPARES);
 /// Without a spare segment batches leave this part of the current one to a checkpoint.
 const ROOM_SHARE: u64 = 4;
 /// How long after a segment could not be prepared it is tried again.
@@ -64,8 +67,8 @@ pub struct Journal {
     /// Number and uuid of the newest segment asked for.
     newest: (u64, u128),
     preparing: bool,
-    /// A needless segment that may become a spare.
-    old: Option<u64>,
+    /// Needless segments that are to become spares, oldest first.
+    old: VecDeque<u64>,
     /// Removals that were asked for and have not ended.
     trimming: usize,
     not_prepared: Option<(Instant, String)>,
@@ -99,7 +102,7 @@ impl Journal {
     ) -> Result<Journal, StorageError> {
         let uuid = uuid::Uuid::new_v4().as_u128();
         let header = Header { number, uuid, previous: 0, bytes: segment_bytes };
-        let segment = prepare_segment(&storage, header)?;
+        let segment = prepare_segment(&storage, header, false)?;
         let mut journal = Journal {
             storage: StorageRef(storage),
             lane,
@@ -116,7 +119,7 @@ impl Journal {
             unsynced_bytes: 0,
             spares: VecDeque::new(),
             preparing: false,
-            old: None,
+            old: VecDeque::new(),
             trimming: 0,
             not_prepared: None,
             not_trimmed: None,
@@ -165,6 +168,7 @@ impl Journal {
     pub fn held_bytes(&self) -> u64 {
         self.held.iter().map(|(_, bytes)| bytes).sum::<u64>()
             + self.spares.iter().map(|s| s.bytes).sum::<u64>()
+            + (self.old.len() + usize::from(self.preparing)) as u64 * self.segment_bytes
     }
 
     /// Why no segment could be prepared lately.
@@ -239,19 +243,16 @@ impl Journal {
         };
         if self.spares.len() >= SPARE_SEGMENTS {
             self.not_prepared = None;
-            if let Some(old) = self.old.take() {
-                self.remove(VecDeque::from([old]));
-            }
-            return;
         }
-        if self.preparing || (resting && self.old.is_none()) {
+        let enough = self.spares.len() >= SPARE_SEGMENTS || resting;
+        if self.preparing || (enough && self.old.is_empty()) {
             return;
         }
         let (number, previous) = self.newest;
         let uuid = uuid::Uuid::new_v4().as_u128();
         let header = Header { number: number + 1, uuid, previous, bytes: self.segment_bytes };
         self.preparing = true;
-        self.lane.submit(Job::Prepare { header, old: self.old.take() });
+        self.lane.submit(Job::Prepare { header, old: self.old.pop_front() });
     }
 
     /// Makes sure that a frame of `bytes` can be pushed, waiting for a segment under preparation. `false`:
@@ -403,16 +404,21 @@ impl Journal {
     /// Gives up the segments before `segment`: removes them in the background, or makes spares of them.
     pub fn trim(&mut self, segment: u64) {
         let mut numbers = VecDeque::new();
-        let mut newest_bytes = 0;
+        let mut kept = VecDeque::new();
         while let Some((number, bytes)) = self.held.front().copied().filter(|(number, _)| *number < segment) {
-            numbers.push_back(number);
-            newest_bytes = bytes;
             self.held.pop_front();
+            let whole = bytes == self.segment_bytes;
+            if whole { kept.push_back(number) } else { numbers.push_back(number) }
         }
-        if self.spares.len() < SPARE_SEGMENTS && self.old.is_none() && newest_bytes == self.segment_bytes {
-            self.old = numbers.pop_back();
+        let wanted = (numbers.len() + kept.len()).clamp(SPARE_SEGMENTS, MOST_SPARES);
+        while self.spares.len() + self.old.len() + usize::from(self.preparing) + kept.len() > wanted
+            && let Some(number) = kept.pop_front()
+        {
+            numbers.push_back(number);
         }
+        self.old.append(&mut kept);
         if !numbers.is_empty() {
+            numbers.make_contiguous().sort_unstable();
             self.remove(numbers);
         }
         self.prepare_more(None);

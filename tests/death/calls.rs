@@ -13,7 +13,9 @@ use crate::strace::{self, CALLS, Tracer};
 use crate::{BUSY, all_is_well, seed};
 
 /// The threads of the daemon that touch the disk while it serves.
-pub const THREADS: &[&str] = &["writer", "journal", "lot syncs"];
+pub const THREADS: &[&str] = &["writer", "journal sync", "journal", "lot syncs"];
+/// Those whose work everything else waits for; what others met after the drain takes nothing with it.
+pub const AWAITED: &[&str] = &["writer", "journal sync"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {

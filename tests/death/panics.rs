@@ -24,7 +24,8 @@ fn a_panic_in_any_thread_of_the_vault_ends_the_process_and_nothing_is_lost_or_do
     }
     let seed = seed();
     let mut panics = 0;
-    for thread in THREADS {
+    // The one that syncs the journal opens nothing.
+    for thread in THREADS.iter().filter(|thread| **thread != "journal sync") {
         for n in [1, 2] {
             let injection = format!("openat:{FORGED}:when={n}");
             let story = live(thread, &[injection], false, seed + n);

@@ -153,7 +153,7 @@ fn drain_on_a_stuck_disk(flags: &[&str], second: bool) {
     let flags = [BUSY, flags].concat();
     let place = Place::new();
     let mut daemon = Daemon::start_in(&place, &flags);
-    let tracer = Tracer::attach(&daemon, "writer", &["fdatasync:delay_enter=60s:when=12".to_owned()]);
+    let tracer = Tracer::attach(&daemon, "journal sync", &["fdatasync:delay_enter=60s:when=12".to_owned()]);
     let stop = Stop::default();
     let producers = farm(&place.socket(), "p", 3, seed(), &Load::default(), &stop);
     until("the disk stands still", || (strace::count(&tracer.trace(), "fdatasync") >= 12).then_some(()));

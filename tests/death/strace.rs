@@ -1,7 +1,7 @@
 //! strace as a tool that kills, fails and delays chosen system calls.
 //!
 //! It counts the calls of each thread and each kind by themselves. Attached to one thread of the daemon, which
-//! has one writer and two background lanes, `when=N` is therefore the N-th such call of that thread. A signal
+//! has one writer and three background lanes, `when=N` is therefore the N-th such call of that thread. A signal
 //! arrives on entry: with SIGKILL the call is not made. To kill *after* a call, its exit is delayed, and the
 //! daemon is killed when strace has reported the call done. What it cannot do safely is a short write: a forged
 //! return value skips the call. Those are tried against the storage trait.
@@ -53,7 +53,7 @@ impl Tracer {
     /// Attaches to the thread of this name and carries out the injections, `CALL:WHAT:when=N`.
     #[track_caller]
     pub fn attach(daemon: &Daemon, thread: &str, injections: &[String]) -> Tracer {
-        let output = daemon.place.path().join("trace");
+        let output = daemon.place.path().join(format!("trace-{}", thread.replace(' ', "-")));
         let _ = std::fs::remove_file(&output);
         let mut command = Command::new("strace");
         command.arg("-p").arg(thread_id(daemon.pid(), thread).to_string()).arg("-o").arg(&output);
