@@ -56,5 +56,13 @@ macro_rules! files {
 }
 
 files! {
+    test_aio
+    test_dropin
+    test_handler
+    test_items
     test_log
+    test_pipeline
+    test_processes
+    test_session
+    test_spool
 }

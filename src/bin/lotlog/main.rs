@@ -13,6 +13,7 @@ mod own_daemon;
 mod pages;
 mod requests;
 mod send;
+mod spool;
 mod status;
 mod summary;
 mod sync;

@@ -15,7 +15,7 @@ use crate::Daemon;
 use crate::failure::Failure;
 use crate::items::{Format, Item, Items};
 use crate::summary::Summary;
-use crate::{json, requests};
+use crate::{json, requests, spool};
 
 /// A batch is closed before its items exceed this, in bytes: far below the daemon's 16 MiB for a request.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -58,6 +58,9 @@ pub struct Args {
     /// again after a broken connection, the others are then reported as unknown
     #[arg(long)]
     requests: bool,
+    /// Deliver what a client has spooled in this directory while the daemon was away, in order and once
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "lot", "context", "context_json", "batch_size", "ack", "format", "session", "requests"])]
+    spool: Option<PathBuf>,
     /// Summary as one JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -66,6 +69,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
+    if let Some(dir) = &args.spool {
+        return spool::run(dir, &args.daemon, args.json);
+    }
     if args.requests {
         return requests::run(args.file.as_deref(), &args.daemon, args.json);
     }

@@ -14,6 +14,8 @@ together); ``_spool``, ``_deliver``; ``_receipt``, ``_errors``, ``_places``, ``_
 from ._errors import LotlogError, LotlogWarning, Refused, SpoolError, Unencodable, Unreachable
 from ._receipt import Receipt
 from .client import Bound, Client
+from .dropin import log_predictions
+from .handler import LotlogHandler
 
 __version__ = "0.1.0"
 
@@ -21,6 +23,7 @@ __all__ = [
     "Bound",
     "Client",
     "LotlogError",
+    "LotlogHandler",
     "LotlogWarning",
     "Receipt",
     "Refused",
@@ -28,4 +31,5 @@ __all__ = [
     "Unencodable",
     "Unreachable",
     "__version__",
+    "log_predictions",
 ]

@@ -11,13 +11,14 @@ import warnings
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 from . import _encode, _lives, _places
+from ._deliver import Delivery
 from ._driver import Driver
 from ._encode import Body
 from ._errors import LotlogWarning, Refused, SpoolError, Unreachable
 from ._receipt import Receipt
 from ._session import Batch, Session, Settled, line
 from ._spool import Spool
-from ._tables import rows_of
+from ._tables import Rows, rows_of
 
 #: Batches without an answer, at most, in bytes; one is always allowed.
 MAX_UNSETTLED_BYTES = 8 << 20
@@ -25,6 +26,8 @@ MAX_UNSETTLED_BYTES = 8 << 20
 MAX_UNSETTLED_BATCHES = 1024
 #: After a failure the daemon gets no more than this of a call's time, until it answers again (not with "raise").
 IMPATIENT_SECONDS = 0.25
+#: How long a call that does not wait for the answer waits for the kernel to take the whole line.
+HAND_OVER_SECONDS = 0.1
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -80,6 +83,7 @@ class Core:
         self._spool_waits = self._spool is not None and self._mode == "on" and bool(self._spool.names())
         self._impatient = False
         self._warned: Dict[str, bool] = {}
+        self._to_say: List[str] = []
         self._forgotten_seen = 0
         #: Settled receipts with callbacks that are to be called once nothing is in hand.
         self._to_call: List[Receipt] = []
@@ -95,8 +99,10 @@ class Core:
         self._driver = Driver(self._driver.link.path, self._session, self._settle)
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._pid = os.getpid()
-        self._to_call = []
+        self._to_call, self._to_say = [], []
+        self._warned = {}
         self._forgotten_seen = 0
+        _lives.idle(self)
 
     def _at_exit(self, deadline: float) -> None:
         """The process ends: what is pending has until then."""
@@ -108,11 +114,20 @@ class Core:
         if self._closed:
             raise ValueError("the client is closed: nothing was sent")
 
+    def __del__(self) -> None:
+        driver = getattr(self, "_driver", None)
+        if driver is not None:
+            driver.link.close()
+
     # Into the session.
 
     def _bodies(self, items: Any, context: Mapping[str, Any]) -> List[Body]:
-        rows = rows_of(items)
+        rows = items if isinstance(items, Rows) else rows_of(items)
         return _encode.bodies(rows, _encode.context_json(context), self._ack) if rows.rows else []
+
+    def _take(self, body: Body, receipt: Receipt) -> None:
+        _lives.busy(self)
+        self._session.submit(Batch(body.text, body.records, receipt))
 
     def _is_full(self) -> bool:
         session = self._session
@@ -233,7 +248,38 @@ class Core:
                 if receipt._callbacks and receipt.done():
                     self._to_call.append(receipt)
 
+    def _delivery_limit(self, delivery: Delivery, started: float, timeout: float) -> float:
+        """Until when a call delivers what waits in the spool."""
+        if not self._impatient or delivery.answered:
+            return started + timeout
+        if delivery.driver is not None and delivery.driver.connect_failed_at >= started:
+            return 0.0
+        return started + min(timeout, IMPATIENT_SECONDS)
+
+    def _after_delivery(self, delivery: Delivery) -> bool:
+        """Whether new batches may go to the daemon now, or must queue in the spool behind what is left there."""
+        assert self._spool is not None
+        self._counts["delivered"] += delivery.delivered_batches
+        self._counts["delivered_records"] += delivery.delivered_records
+        self._counts["refused"] += delivery.refused_batches
+        if delivery.answered:
+            self._impatient = False
+        self._spool_waits = bool(self._spool.names())
+        if not self._spool_waits or delivery.may_overtake:
+            return True
+        self._impatient = not delivery.answered
+        return False
+
     def _call_back(self) -> None:
+        """What callers are told, once nothing is in hand: a callback, or a logging handler behind the warning, may call again."""
+        if not self._session.pending:
+            _lives.idle(self)
+        while self._to_say:
+            message = self._to_say.pop(0)
+            try:
+                warnings.warn(message, LotlogWarning, stacklevel=4)
+            except LotlogWarning:  # warnings are errors here: this one must not stop what is being done
+                print(message, file=sys.stderr)
         while self._to_call:
             receipt = self._to_call.pop()
             callbacks, receipt._callbacks = receipt._callbacks, []
@@ -245,10 +291,7 @@ class Core:
         if kind in self._warned:
             return
         self._warned[kind] = True
-        try:
-            warnings.warn(f"lotlog: {message}", LotlogWarning, stacklevel=2)
-        except LotlogWarning as warning:  # warnings are errors here: this one must not stop what is being done
-            print(warning, file=sys.stderr)
+        self._to_say.append(f"lotlog: {message}")
 
     def stats(self) -> Dict[str, Any]:
         """What this client has done in this process: batches and records ``stored``, ``refused``, ``spooled``, ``lost`` ..."""

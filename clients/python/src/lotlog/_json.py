@@ -110,7 +110,7 @@ def _key(key: Any) -> str:
     if type(key) is str:
         return key
     plain = substitute(key)
-    return plain if isinstance(plain, str) else str(plain)
+    return str(plain if isinstance(plain, (str, int, float)) else key)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import weakref
-from typing import Any, Protocol
+from typing import Any, Protocol, Set
 
 #: Time for the flush at the end of a process, all clients together.
 EXIT_SECONDS = 2.0
@@ -22,6 +22,10 @@ class _Living(Protocol):
 
 
 _clients: "weakref.WeakSet[Any]" = weakref.WeakSet()
+#: Clients with batches on their way, which must not vanish with the last reference to them.
+_busy: Set[Any] = set()
+busy = _busy.add
+idle = _busy.discard
 _finalizer_of_pid = 0
 
 

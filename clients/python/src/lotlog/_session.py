@@ -5,7 +5,8 @@ Why nothing is lost or doubled. A batch leaves the queue only with its answer, o
 answer was lost is sent again under the *same* number. A number changes only after the daemon refused the batch before
 it, and then only when each later batch of that connection was answered too, or the daemon itself had ended the
 connection, of which it then reads no more. Where it was *we* who gave a connection up with batches on their way, their
-lines may still be lying unread at the daemon: a refusal after that begins a new session instead of giving new numbers.
+lines may still be lying unread at the daemon: a refusal after that begins a new session instead of giving new numbers,
+so that under one name a number has one meaning for as long as anybody may read it.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Session:
         self.in_flight = 0
         #: Replies to come that are about numbers no longer valid; while there are any, nothing is sent.
         self.stale = 0
+        #: The numbers of the lines that those replies are about belong to other batches now.
+        self._moved = False
         #: After the stale replies the session goes on under a new name.
         self.renew_due = False
         #: We gave up a connection whose lines the daemon may still read.
@@ -114,11 +117,17 @@ class Session:
         if ok is not True and not (ok is False and isinstance(error, Mapping)):
             raise ProtocolViolation("what came is not a reply of lotlogd")
         if self.stale:
-            if ok and not reply.get("duplicate") and reply.get("records") != 0:
-                raise ProtocolViolation("the daemon stored a batch after a gap")
+            if ok and not reply.get("duplicate"):
+                if self._moved and not self.tainted:
+                    raise ProtocolViolation("the daemon stored a batch after a gap")
+                # No gap: what was refused for now had been stored before. All goes again under the same numbers.
+                for batch in self.pending:
+                    batch.maybe_stored = True
             self.stale -= 1
-            if not self.stale and self.renew_due:
-                self.renew()
+            if not self.stale:
+                self._moved = False
+                if self.renew_due:
+                    self.renew()
             return None
         if ok:
             return self._stored(reply)
@@ -149,6 +158,7 @@ class Session:
             return self._after_refusal(None, foreign=True)
         seq = self.base_seq
         settled = (self._take_first(), self.name, seq, refused)
+        self._moved = self.stale > 0
         return self._after_refusal(settled, foreign=refused.code == "conflict")
 
     def _stored(self, reply: Mapping[str, Any]) -> Optional[Settled]:
@@ -158,7 +168,7 @@ class Session:
         seq = self.base_seq
         if reply.get("seq") != seq:
             raise ProtocolViolation(f"the daemon answered seq {reply.get('seq')} instead of {seq}")
-        if reply.get("duplicate") and not (first.maybe_stored or self.fixed):
+        if reply.get("duplicate") and not (first.maybe_stored or self.fixed or self.tainted):
             # Somebody else has used this session's numbers, so this batch was not stored: it goes again under another.
             self.stale = self.in_flight - 1
             self.in_flight = 0
@@ -191,7 +201,7 @@ class Session:
         self.name = str(uuid.uuid4())
         self.base_seq = 1
         self.in_flight = self.stale = 0
-        self.renew_due = self.tainted = False
+        self.renew_due = self.tainted = self._moved = False
         self.renewed += 1
         for batch in self.pending:
             batch.maybe_stored = False
@@ -214,8 +224,9 @@ class Session:
         if by_us and self.awaits_reply():
             self.tainted = True
         # Our numbers have moved since lines that may still lie at the daemon were sent.
-        renew = self.renew_due or (by_us and self.stale > 0)
+        renew = self.renew_due or (by_us and self._moved)
         self.in_flight = self.stale = 0
+        self._moved = False
         if renew and not self.fixed:
             self.renew()
         if self.not_before <= now and not self._progress:

@@ -98,7 +98,7 @@ class Spool:
         """The files, in order."""
         try:
             return sorted(name for name in os.listdir(self.directory) if name.endswith(SUFFIX))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             return []
 
     def used_bytes(self) -> int:
@@ -158,7 +158,7 @@ class Spool:
         """The right to deliver, which one process has at a time; None where another has it. Give it to :meth:`unlock`."""
         try:
             handle = os.open(os.path.join(self.directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

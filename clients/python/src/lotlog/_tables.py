@@ -37,7 +37,7 @@ def rows_of(items: Any, only: Optional[FrozenSet[str]] = None) -> Rows:
     """
     columns = _columns_of(items, only)
     if columns is not None:
-        return _from_columns(columns)
+        return _from_columns(columns, _height(items))
     rows = _from_iterable(items)
     if only is not None:
         rows = [{key: value for key, value in row.items() if key in only} for row in rows]
@@ -50,7 +50,17 @@ class _Column(NamedTuple):
     may_hold_infinity: bool
 
 
-def _from_columns(columns: List[_Column]) -> Rows:
+def _height(items: Any) -> int:
+    """How many rows a table has, where none of its columns was taken."""
+    shape = getattr(items, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return int(shape[0]) if shape[-1] else 0
+    return max((len(values) for values in items.values() if _is_column(values)), default=0) if isinstance(items, Mapping) else 0
+
+
+def _from_columns(columns: List[_Column], height: int) -> Rows:
+    if not columns:
+        return Rows([{} for _ in range(height)], False, lambda key: True)
     names = [column.name for column in columns]
     lists = [column.values for column in columns]
     lengths = set(map(len, lists))

@@ -5,13 +5,14 @@ Several threads may use one client. Whichever has to wait first polls the connec
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional, Type
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Type
 
 from . import _deliver
-from ._core import Core, Path
+from ._core import HAND_OVER_SECONDS, Core, Path
 from ._encode import Body
 from ._errors import LotlogError, Refused, Unreachable
 from ._json import dumps, loads
@@ -81,7 +82,7 @@ class Client(Core):
         self._enter()
         if not bodies:
             return receipt
-        with self._cond:
+        with self._locked(started + time_given):
             if self._mode == "spool" or not self._deliver_spool(started, time_given):
                 self._keep_bodies(bodies, receipt)
             else:
@@ -100,19 +101,26 @@ class Client(Core):
         for body in bodies:
             if self._is_full() and not self._pump(lambda: not self._is_full(), started, timeout):
                 self._give_up(timeout)
-            self._session.submit(Batch(body.text, body.records, receipt))
-            now = time.monotonic()
-            driver = self._driver
-            if not driver.link.is_open:
-                driver.work(now)
-            else:
-                if driver.session.in_flight:
-                    driver.receive(now)
-                driver.send_due(now)
-                if driver.link.has_unsent:
-                    self._pump(lambda: not driver.link.has_unsent, started, timeout)
+            self._take(body, receipt)
+            driver, now = self._driver, time.monotonic()
+            stuck = driver.link.has_unsent
+            if driver.link.is_open and self._session.in_flight > 1:
+                driver.receive(now)
+            driver.work(now)
+            if driver.link.has_unsent and not stuck:
+                self._pump(lambda: not driver.link.has_unsent, now, min(timeout, HAND_OVER_SECONDS))
 
     # Waiting.
+
+    @contextlib.contextmanager
+    def _locked(self, deadline: float) -> Iterator[None]:
+        """The lock, which nobody holds for long; a signal handler may meet it held by what it interrupted."""
+        if not self._cond.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise Unreachable("the client is in use, by another thread or by what a signal interrupted: nothing was sent")
+        try:
+            yield
+        finally:
+            self._cond.release()
 
     def _pump(self, until: Callable[[], bool], started: float, timeout: float) -> bool:
         """Works until something is true; False when the time is over. The lock is held, and let go while it waits."""
@@ -165,7 +173,7 @@ class Client(Core):
         time_given = self._timeout if timeout is None else timeout
         if self._pid != receipt._pid:
             raise LotlogError("the receipt belongs to the parent process: what became of its batch is known only there")
-        with self._cond:
+        with self._locked(started + time_given):
             done = self._pump(receipt.done, started, time_given)
             self._look_back()
         self._call_back()
@@ -179,30 +187,13 @@ class Client(Core):
         if not self._spool_waits or self._spool is None or self._leading:
             return True
         delivery = _deliver.Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
-
-        def limit() -> float:
-            driver = delivery.driver
-            if not self._impatient or delivery.answered:
-                return started + timeout
-            if driver is not None and driver.connect_failed_at >= started:
-                return 0.0
-            return self._limit(started, timeout)
-
         try:
+            limit = lambda: self._delivery_limit(delivery, started, timeout)  # noqa: E731
             self._let_others(lambda: _deliver.run(delivery, limit))
         except OSError as error:
             self._warn("spool trouble", f"the spool in {self._spool.directory} cannot be delivered: {error}")
             return True
-        finally:
-            self._counts["delivered"] += delivery.delivered_batches
-            self._counts["delivered_records"] += delivery.delivered_records
-        if delivery.answered:
-            self._impatient = False
-        self._spool_waits = bool(self._spool.names())
-        if not self._spool_waits or delivery.may_overtake:
-            return True
-        self._impatient = True
-        return False
+        return self._after_delivery(delivery)
 
     # All that is pending, and the end.
 
@@ -217,7 +208,7 @@ class Client(Core):
         started = time.monotonic()
         time_given = self._timeout if timeout is None else timeout
         self._enter()
-        with self._cond:
+        with self._locked(started + time_given):
             done = self._pump(lambda: not self._session.pending, started, time_given)
             trouble = self._session.trouble
             left = len(self._session.pending)
@@ -292,7 +283,7 @@ class Client(Core):
         started = time.monotonic()
         if self._pid != os.getpid():
             self._after_fork()
-        with self._cond:
+        with self._locked(started + timeout):
             left: List[Batch] = []
             if self._mode == "on" and not self._pump(lambda: not self._session.pending, started, timeout):
                 left = list(self._session.pending)
@@ -309,6 +300,7 @@ class Client(Core):
         error = self._finish(max(0.0, deadline - time.monotonic()))
         if error is not None and self._on_failure == "raise":
             self._warn("exit", f"batches without an answer at the process's end: {error}")
+            self._call_back()
 
     def _after_fork(self) -> None:
         super()._after_fork()

@@ -1,0 +1,339 @@
+"""The client for asyncio: the names of ``client``, to be awaited. Waits in the running event loop, with no thread and no task
+of its own: whichever call has to wait first watches the connection, for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Set, Type
+
+from ._core import HAND_OVER_SECONDS, Core, Path
+from ._deliver import Delivery
+from ._encode import Body
+from ._errors import LotlogError, Refused, Unreachable
+from ._json import dumps, loads
+from ._link import Link
+from ._receipt import Receipt
+
+#: The connection is looked at at least this often: another call may have closed it.
+_SLICE_SECONDS = 0.1
+
+
+class AsyncReceipt(Receipt):
+    """A receipt whose ``result()`` and ``exception()`` are awaited; ``await receipt`` is ``await receipt.result()``."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, parts: int, client: "AsyncClient"):
+        super().__init__(parts)
+        self._client = client
+
+    async def result(self, timeout: Optional[float] = None) -> "AsyncReceipt":  # type: ignore[override]
+        error = await self.exception(timeout)
+        if error is not None:
+            raise error
+        return self
+
+    async def exception(self, timeout: Optional[float] = None) -> Optional[Exception]:  # type: ignore[override]
+        if not self.done():
+            await self._client._wait_for(self, timeout)
+        return self.error
+
+    def __await__(self) -> Generator[Any, None, "AsyncReceipt"]:
+        return self.result().__await__()
+
+
+class AsyncClient(Core):
+    """As :class:`lotlog.Client`, for the coroutines of one event loop."""
+
+    def __init__(
+        self,
+        socket: Optional[Path] = None,
+        *,
+        ack: Optional[str] = None,
+        timeout: float = 5.0,
+        on_failure: str = "raise",
+        spool_dir: Optional[Path] = None,
+    ):
+        super().__init__(socket, ack=ack, timeout=timeout, on_failure=on_failure, spool_dir=spool_dir)
+        self._leading = False
+        self._delivering = False
+        self._followers: Set["asyncio.Future[None]"] = set()
+
+    async def log(
+        self,
+        items: Any,
+        lot_id: Any = None,
+        *,
+        wait: bool = True,
+        timeout: Optional[float] = None,
+        context: Optional[Mapping[str, Any]] = None,
+        **more: Any,
+    ) -> AsyncReceipt:
+        """As :meth:`lotlog.Client.log`. Cancelled, the batch may be stored or not, as after any call that was broken off."""
+        if self._mode == "off":
+            return AsyncReceipt(0, self)
+        started = time.monotonic()
+        time_given = self._timeout if timeout is None else timeout
+        whole = {**(context or {}), **more}
+        if lot_id is not None:
+            whole["lot_id"] = lot_id
+        bodies = self._bodies(items, whole)
+        receipt = AsyncReceipt(len(bodies), self)
+        self._enter()
+        if not bodies:
+            return receipt
+        if self._mode == "spool" or not await self._deliver_spool(started, time_given):
+            self._keep_bodies(bodies, receipt)
+        else:
+            await self._submit(bodies, receipt, started, time_given)
+            if wait and not await self._pump(receipt.done, started, time_given):
+                self._give_up(time_given)
+        self._look_back()
+        self._call_back()
+        if receipt.error is not None and self._on_failure == "raise" and wait:
+            raise receipt.error
+        return receipt
+
+    def session(self, lot_id: Any = None, **context: Any) -> "AsyncBound":
+        """The same client with a context that need not be said with each call."""
+        return AsyncBound(self, lot_id, context)
+
+    async def _submit(self, bodies: List[Body], receipt: Receipt, started: float, timeout: float) -> None:
+        if self._impatient:
+            self._session.not_before = 0.0
+        for body in bodies:
+            if self._is_full() and not await self._pump(lambda: not self._is_full(), started, timeout):
+                self._give_up(timeout)
+            self._take(body, receipt)
+            driver, now = self._driver, time.monotonic()
+            stuck = driver.link.has_unsent
+            if driver.link.is_open and self._session.in_flight > 1:
+                driver.receive(now)
+            driver.work(now)
+            if driver.link.has_unsent and not stuck:
+                await self._pump(lambda: not driver.link.has_unsent, now, min(timeout, HAND_OVER_SECONDS))
+
+    # Waiting.
+
+    async def _pump(self, until: Callable[[], bool], started: float, timeout: float) -> bool:
+        """Works until something is true; False when the time is over."""
+        while not until():
+            now = time.monotonic()
+            left = self._limit(started, timeout) - now
+            if left <= 0 and (self._leading or not self._driver.link.is_open or not self._driver.receive(now)):
+                return until()
+            if left <= 0:
+                continue
+            if self._leading:
+                await self._follow(left)
+                continue
+            driver = self._driver
+            pause = driver.work(now)
+            if pause is not None:
+                if self._limit(now, left) > 0:
+                    await asyncio.sleep(min(pause, left))
+                continue
+            self._leading = True
+            try:
+                await _ready(driver.link, min(left, _SLICE_SECONDS))
+            finally:
+                self._leading = False
+                for follower in self._followers:
+                    if not follower.done():
+                        follower.set_result(None)
+            if driver is self._driver and driver.link.is_open:
+                now = time.monotonic()
+                driver.receive(now)
+                driver.send_due(now)
+        return True
+
+    async def _follow(self, left: float) -> None:
+        follower: "asyncio.Future[None]" = asyncio.get_running_loop().create_future()
+        self._followers.add(follower)
+        try:
+            await asyncio.wait([follower], timeout=left)
+        finally:
+            self._followers.discard(follower)
+
+    async def _wait_for(self, receipt: Receipt, timeout: Optional[float]) -> None:
+        time_given = self._timeout if timeout is None else timeout
+        if self._pid != receipt._pid:
+            raise LotlogError("the receipt belongs to the parent process: what became of its batch is known only there")
+        done = await self._pump(receipt.done, time.monotonic(), time_given)
+        self._look_back()
+        self._call_back()
+        if not done:
+            raise Unreachable(f"no answer in {time_given:g} s; it is still being waited for: {self._session.trouble}", True)
+
+    async def _deliver_spool(self, started: float, timeout: float) -> bool:
+        """As the blocking client's."""
+        if not self._spool_waits or self._spool is None or self._delivering:
+            return True
+        self._delivering = True
+        delivery = Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
+        try:
+            while not delivery.ended:
+                now = time.monotonic()
+                pause = delivery.work(now)
+                left = self._delivery_limit(delivery, started, timeout) - now
+                if left <= 0 or delivery.ended:
+                    break
+                if pause is None:
+                    assert delivery.driver is not None
+                    await _ready(delivery.driver.link, min(left, _SLICE_SECONDS))
+                    delivery.receive(time.monotonic())
+                else:
+                    await asyncio.sleep(min(pause, left))
+        except OSError as error:
+            self._warn("spool trouble", f"the spool in {self._spool.directory} cannot be delivered: {error}")
+            return True
+        finally:
+            delivery.close()
+            self._delivering = False
+        return self._after_delivery(delivery)
+
+    # All that is pending, and the end.
+
+    async def flush(self, timeout: Optional[float] = None) -> bool:
+        """As :meth:`lotlog.Client.flush`."""
+        if self._mode != "on":
+            return True
+        time_given = self._timeout if timeout is None else timeout
+        self._enter()
+        done = await self._pump(lambda: not self._session.pending, time.monotonic(), time_given)
+        trouble, left = self._session.trouble, len(self._session.pending)
+        if not done and self._on_failure == "spool":
+            self._give_up(time_given)
+        self._look_back()
+        self._call_back()
+        if not done and self._on_failure == "raise":
+            raise Unreachable(f"{left} batches have no answer after {time_given:g} s; they are still waited for: {trouble}", True)
+        return done
+
+    async def sync(self, timeout: Optional[float] = None) -> int:
+        """As :meth:`lotlog.Client.sync`."""
+        if self._mode != "on":
+            return 0
+        started = time.monotonic()
+        time_given = self._timeout if timeout is None else timeout
+        if not await self.flush(time_given):
+            raise Unreachable(f"not everything could be delivered in {time_given:g} s", True)
+        return int((await self._ask("sync", started + time_given)).get("lsn") or 0)
+
+    async def status(self, timeout: Optional[float] = None) -> Dict[str, Any]:
+        """As :meth:`lotlog.Client.status`."""
+        if self._mode != "on":
+            return {}
+        self._enter()
+        return await self._ask("status", time.monotonic() + (self._timeout if timeout is None else timeout))
+
+    async def _ask(self, op: str, deadline: float) -> Dict[str, Any]:
+        """One request on a connection of its own, again until it is answered."""
+        trouble = ""
+        while True:
+            link = Link(self._driver.link.path)
+            try:
+                link.open()
+                link.send(dumps({"op": op}) + b"\n")
+                lines: Optional[List[bytes]] = []
+                while lines is not None and not lines and time.monotonic() < deadline:
+                    await _ready(link, deadline - time.monotonic())
+                    lines = link.receive()
+                if lines:
+                    reply: Dict[str, Any] = loads(lines[0])
+                    if reply.get("ok"):
+                        return reply
+                    refused = Refused.of(reply.get("error") or {})
+                    if not refused.retryable:
+                        raise refused
+                    trouble = str(refused)
+                else:
+                    trouble = "it closed the connection" if lines is None else "no answer"
+            except OSError as error:
+                trouble = error.strerror or str(error)
+            finally:
+                link.close()
+            if time.monotonic() >= deadline:
+                raise Unreachable(f"the daemon at {self._driver.link.path} did not answer `{op}` in time: {trouble}")
+            await asyncio.sleep(0.02)
+
+    async def close(self, timeout: Optional[float] = None) -> None:
+        """As :meth:`lotlog.Client.close`."""
+        if self._closed or self._mode == "off":
+            return
+        time_given = self._timeout if timeout is None else timeout
+        if self._pid != os.getpid():
+            self._after_fork()
+        left = []
+        if self._mode == "on" and not await self._pump(lambda: not self._session.pending, time.monotonic(), time_given):
+            left = list(self._session.pending)
+            self._give_up(time_given)
+        self._driver.link.close()
+        self._closed = True
+        self._call_back()
+        errors = (batch.receipt.error for batch in left if batch.receipt is not None)
+        error = next((error for error in errors if error is not None), None)
+        if error is not None and self._on_failure == "raise":
+            raise error
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._leading = self._delivering = False
+        self._followers = set()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Any) -> None:
+        try:
+            await self.close()
+        except LotlogError:
+            if error is None:
+                raise
+
+
+class AsyncBound:
+    """A client with a context: what :meth:`AsyncClient.session` gives."""
+
+    def __init__(self, client: AsyncClient, lot_id: Any, context: Dict[str, Any]):
+        self.client = client
+        self.context = context if lot_id is None else {**context, "lot_id": lot_id}
+
+    async def log(self, items: Any, lot_id: Any = None, **more: Any) -> AsyncReceipt:
+        """As :meth:`AsyncClient.log`, with this context; what is given here goes before it."""
+        context = {**self.context, **(more.pop("context", None) or {})}
+        return await self.client.log(items, lot_id, context=context, **more)
+
+    async def flush(self, timeout: Optional[float] = None) -> bool:
+        return await self.client.flush(timeout)
+
+    def session(self, lot_id: Any = None, **context: Any) -> "AsyncBound":
+        """With more context."""
+        return AsyncBound(self.client, lot_id, {**self.context, **context})
+
+
+async def _ready(link: Link, timeout: float) -> None:
+    """Waits until the connection can be read (or, with something unsent, written), or the time is over."""
+    loop = asyncio.get_running_loop()
+    ready: "asyncio.Future[None]" = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    handle = link.fileno()
+    writes = link.has_unsent
+    loop.add_reader(handle, wake)
+    if writes:
+        loop.add_writer(handle, wake)
+    timer = loop.call_later(max(0.0, timeout), wake)
+    try:
+        await ready
+    finally:
+        timer.cancel()
+        loop.remove_reader(handle)
+        if writes:
+            loop.remove_writer(handle)

@@ -1,0 +1,247 @@
+"""Processes: forks, pools, spawned workers, threads, the end of a process, and a farm whose daemon is killed."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import glob
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import unittest
+
+from . import workers
+from .support import TestCase
+
+import lotlog
+
+FARM_PROCESSES = 16
+FARM_SECONDS = float(os.environ.get("LOTLOG_FARM_SECONDS", "4"))
+
+
+class Processes(TestCase):
+    def setUp(self):
+        self.place = self.daemon()
+        workers.inherited = None
+        self.addCleanup(setattr, workers, "inherited", None)
+
+    def seen(self):
+        return sorted(record["n"] for record in self.place.records("L"))
+
+    def in_child(self, work):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                work()
+                code = 0
+            finally:
+                os._exit(code)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+
+    def test_a_forked_child_gets_a_session_of_its_own_and_leaves_the_parents_connection_alone(self):
+        with lotlog.Client(self.place.socket) as client:
+            before = client.log([{"n": 0}], lot_id="L")
+            pending = client.log([{"n": 1}], lot_id="L", wait=False)
+
+            def work():
+                receipt = client.log([{"n": 2}], lot_id="L")
+                assert receipt.session != before.session and receipt.seq == 1, receipt
+                try:
+                    pending.result(0.1)
+                except lotlog.LotlogError as error:
+                    assert "parent" in str(error) or pending.done()
+                client.close()
+
+            self.in_child(work)
+            after = client.log([{"n": 3}], lot_id="L")
+            self.assertEqual((after.session, after.seq), (before.session, 3))
+            self.assertEqual(client.stats()["connections"], 1)
+        self.assertEqual(self.seen(), [0, 1, 2, 3])
+
+    def test_a_child_of_a_process_whose_other_thread_is_in_a_call_does_not_hang(self):
+        client = lotlog.Client(self.place.socket, timeout=10)
+        client.log([{"n": 0}], lot_id="L")
+        self.place.freeze()
+        waiting = threading.Thread(target=client.log, args=([{"n": 1}],), kwargs={"lot_id": "L"})
+        waiting.start()
+        time.sleep(0.1)
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the test's own thread
+            child = os.fork()
+        if child == 0:
+            try:
+                client.log([{"n": 2}], lot_id="L", timeout=20)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        self.place.thaw()
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        waiting.join()
+        client.close()
+        self.assertEqual(self.seen(), [0, 1, 2])
+
+    def test_multiprocessing_by_fork_spawn_and_forkserver(self):
+        for method in ("fork", "spawn", "forkserver"):
+            with self.subTest(method):
+                context = multiprocessing.get_context(method)
+                before = len(self.place.records("L"))
+                processes = [context.Process(target=workers.pipeline_and_leave, args=(self.place.socket, n)) for n in range(2)]
+                for process in processes:
+                    process.start()
+                for process in processes:
+                    process.join()
+                    self.assertEqual(process.exitcode, 0)
+                self.assertEqual(len(self.place.records("L")) - before, 100, "a worker's end flushes")
+
+    def test_process_pools_share_nothing(self):
+        tasks = [(self.place.socket, n) for n in range(40)]
+        for method in ("fork", "spawn"):
+            with self.subTest(method):
+                context = multiprocessing.get_context(method)
+                with concurrent.futures.ProcessPoolExecutor(3, mp_context=context) as pool:
+                    answers = list(pool.map(workers.log_one, tasks))
+                sessions = collections.defaultdict(set)
+                for session, _, pid in answers:
+                    sessions[session].add(pid)
+                self.assertTrue(all(len(pids) == 1 for pids in sessions.values()), "one process, one session")
+                self.assertEqual(len({(session, seq) for session, seq, _ in answers}), 40)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            pool.map(workers.log_one, tasks)
+        self.assertEqual(self.seen(), sorted(list(range(40)) * 3))
+
+    def test_threads_share_a_client(self):
+        with lotlog.Client(self.place.socket) as client:
+
+            def work(first):
+                for n in range(first, first + 50):
+                    client.log([{"n": n}], lot_id="L", wait=n % 3 == 0)
+
+            threads = [threading.Thread(target=work, args=(first,)) for first in range(0, 400, 50)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertEqual(self.seen(), list(range(400)))
+        records = self.place.records("L")
+        self.assertEqual([r["context"]["seq"] for r in records], list(range(1, 401)), "one session, in order")
+
+    def test_a_thread_does_not_wait_for_anothers_answer(self):
+        client = lotlog.Client(self.place.socket, timeout=5)
+        client.log([{"n": 0}], lot_id="L")
+        self.place.freeze()
+        waiting = threading.Thread(target=client.log, args=([{"n": 1}],), kwargs={"lot_id": "L"})
+        waiting.start()
+        time.sleep(0.1)
+        began = time.monotonic()
+        client.log([{"n": 2}], lot_id="L", wait=False)
+        self.assertLess(time.monotonic() - began, 1.0)
+        self.place.thaw()
+        waiting.join()
+        client.close()
+        self.assertEqual(self.seen(), [0, 1, 2])
+
+    def test_the_end_of_a_process_flushes_and_never_hangs(self):
+        code = (
+            "import sys, lotlog\n"
+            "lotlog.Client(sys.argv[1]).log([{'n': 1}], lot_id='L', wait=False)\n"
+        )
+        run = self.python(code, self.place.socket)
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertEqual(self.seen(), [1], "even where nobody holds the client any more")
+        self.place.freeze()
+        began = time.monotonic()
+        run = self.python(code, self.place.socket)
+        self.assertLess(time.monotonic() - began, 3.5)
+        self.assertEqual(run.returncode, 0)
+        self.assertIn("may be stored or not", run.stderr)
+        self.place.thaw()
+
+    def test_an_interrupt_leaves_the_client_of_use(self):
+        code = (
+            "import os, signal, sys, lotlog\n"
+            "client = lotlog.Client(sys.argv[1])\n"
+            "for n in range(200):\n"
+            "    signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.00001 * (n % 60))\n"
+            "    try:\n"
+            "        client.log([{'n': n}], lot_id='L')\n"
+            "        signal.pause()\n"
+            "    except KeyboardInterrupt:\n"
+            "        pass\n"
+            "client.log([{'n': 200}], lot_id='L')\n"
+            "client.close()\n"
+        )
+        prologue = "import signal\ndef f(*_): raise KeyboardInterrupt\nsignal.signal(signal.SIGALRM, f)\n"
+        run = self.python(prologue + code, self.place.socket)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        seen = self.seen()
+        self.assertEqual(len(seen), len(set(seen)), "nothing twice")
+        self.assertIn(200, seen)
+
+    @unittest.skipIf(sys.version_info < (3, 12), "only Python 3.12 and later warn of forks with threads")
+    def test_a_fork_after_everything_gives_no_deprecation_warning(self):
+        code = (
+            "import asyncio, os, sys, lotlog, lotlog.aio\n"
+            "client = lotlog.Client(sys.argv[1]); client.log([{'n': 1}], lot_id='L', wait=False)\n"
+            "async def work():\n"
+            "    async with lotlog.aio.AsyncClient(sys.argv[1]) as c: await c.log([{'n': 2}], lot_id='L')\n"
+            "asyncio.run(work())\n"
+            "if os.fork() == 0:\n"
+            "    client.log([{'n': 3}], lot_id='L'); os._exit(0)\n"
+            "os.wait(); client.close()\n"
+        )
+        run = self.python(code, self.place.socket, interpreter=("-W", "error::DeprecationWarning"))
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertEqual(self.seen(), [1, 2, 3])
+
+
+class Farm(TestCase):
+    def test_a_farm_forked_midway_whose_daemon_is_killed_three_times_keeps_its_ledger(self):
+        daemon = self.daemon()
+        home = self.directory()
+        context = multiprocessing.get_context("spawn")
+        farm = [
+            context.Process(target=workers.producer, args=(daemon.socket, home, f"p{n}", FARM_SECONDS))
+            for n in range(FARM_PROCESSES)
+        ]
+        for process in farm:
+            process.start()
+        try:
+            for _ in range(3):
+                time.sleep(FARM_SECONDS / 3)
+                daemon.kill()
+                daemon.start()
+            for process in farm:
+                process.join(120)
+                self.assertEqual(process.exitcode, 0)
+        finally:
+            for process in farm:
+                process.kill()
+        ledger = collections.Counter()
+        batches = 0
+        for path in glob.glob(os.path.join(home, "ledger-*")):
+            with open(path) as file:
+                for line in file:
+                    who, n, records = line.split()
+                    ledger[who, int(n)] += int(records)
+                    self.assertEqual(int(records), 1 + int(n) % 5)
+                    batches += 1
+        stored = collections.Counter((record["who"], record["n"]) for record in daemon.all_records())
+        self.assertEqual(stored, ledger, "lost, doubled or partial batches")
+        self.assertGreater(batches, FARM_PROCESSES * 50)
+        sessions = {record["context"]["session"] for record in daemon.all_records()}
+        self.assertEqual(len(sessions), 2 * FARM_PROCESSES, "each process and each forked child its own")
+        numbers = collections.defaultdict(set)
+        for record in daemon.all_records():
+            numbers[record["context"]["session"]].add(record["context"]["seq"])
+        for seqs in numbers.values():
+            self.assertEqual(seqs, set(range(1, len(seqs) + 1)), "numbers without gaps")
+        print(f"farm: {batches} batches, {sum(stored.values())} records, {len(sessions)} sessions, exact", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

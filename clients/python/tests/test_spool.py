@@ -1,0 +1,260 @@
+"""The spool: what cannot be delivered is kept, and delivered later, in order and once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+import unittest
+import warnings
+
+from .support import TestCase, binary
+
+import lotlog
+from lotlog import _spool
+from lotlog.aio import AsyncClient
+
+
+class SpoolCase(TestCase):
+    def setUp(self):
+        self.place = self.daemon()
+        self.spool = os.path.join(self.directory(), "spool")
+        catcher = warnings.catch_warnings(record=True)
+        self.told = catcher.__enter__()
+        self.addCleanup(catcher.__exit__, None, None, None)
+        warnings.simplefilter("always")
+
+    def client(self, timeout=0.3, **options):
+        client = lotlog.Client(self.place.socket, timeout=timeout, on_failure="spool", spool_dir=self.spool, **options)
+        self.addCleanup(client.close, 0.1)
+        return client
+
+    def files(self, suffix=".spool"):
+        return [name for name in sorted(os.listdir(self.spool)) if name.endswith(suffix)] if os.path.isdir(self.spool) else []
+
+    def seen(self, lot="L"):
+        return [record["n"] for record in self.place.records(lot)]
+
+    def send(self, *options):
+        command = [binary("lotlog", "LOTLOG_COMMAND"), "send", "--socket", self.place.socket, "--spool", self.spool, *options]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=60)
+
+
+class Delivery(SpoolCase):
+    def test_what_the_daemon_does_not_take_in_time_is_spooled_and_delivered_before_the_next(self):
+        client = self.client()
+        client.log([{"n": 0}], lot_id="L")
+        self.place.stop()
+        for n in range(1, 4):
+            receipt = client.log([{"n": n}], lot_id="L")
+            self.assertTrue(receipt.done() and receipt.spooled)
+            self.assertEqual((receipt.records, receipt.error), (0, None))
+        self.assertEqual(len(self.files()), 3)
+        self.place.start()
+        self.assertEqual(client.log([{"n": 4}], lot_id="L").records, 1)
+        self.assertEqual(self.seen(), [0, 1, 2, 3, 4])
+        self.assertEqual(self.files(), [])
+        stats = client.stats()
+        self.assertEqual((stats["spooled"], stats["delivered"], stats["lost"]), (3, 3, 0))
+        self.assertEqual(len(self.told), 1)
+
+    def test_only_the_first_call_waits_while_the_daemon_is_away(self):
+        client = self.client(timeout=0.5)
+        self.place.stop()
+        client.log([{"n": 0}], lot_id="L")
+        began = time.monotonic()
+        for n in range(1, 21):
+            client.log([{"n": n}], lot_id="L")
+        self.assertLess(time.monotonic() - began, 2.0)
+
+    def test_a_batch_of_unknown_fate_is_stored_once(self):
+        client = self.client()
+        self.place.freeze()
+        self.assertTrue(client.log([{"n": 0}], lot_id="L").spooled)
+        self.place.thaw()
+        self.assertEqual(client.log([{"n": 1}], lot_id="L").records, 1)
+        self.assertEqual(self.seen(), [0, 1])
+
+    def test_pipelined_batches_are_spooled_with_their_numbers_in_order(self):
+        client = self.client()
+        receipts = [client.log([{"n": n}], lot_id="L", wait=False) for n in range(5)]
+        client.flush()
+        self.place.freeze()
+        receipts += [client.log([{"n": n}], lot_id="L", wait=False) for n in range(5, 50)]
+        self.assertFalse(client.flush(0.2))
+        self.assertTrue(all(receipt.spooled for receipt in receipts[5:]))
+        (name,) = self.files()
+        with open(os.path.join(self.spool, name)) as file:
+            lines = [json.loads(line) for line in file]
+        self.assertEqual([line["seq"] for line in lines], list(range(6, 51)))
+        self.assertEqual({line["session"] for line in lines}, {receipts[0].session})
+        self.place.thaw()
+        client.log([{"n": 50}], lot_id="L")
+        self.assertEqual(self.seen(), list(range(51)))
+
+    def test_another_process_and_the_companion_deliver_as_well(self):
+        self.place.stop()
+        client = self.client()
+        for n in range(3):
+            client.log([{"n": n}], lot_id="L")
+        client.close()
+        self.place.start()
+        run = self.send("--json")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(json.loads(run.stdout)["delivered_batches"], 3)
+        self.assertEqual((self.seen(), self.files()), ([0, 1, 2], []))
+        self.place.stop()
+        self.client().log([{"n": 3}], lot_id="L")
+        self.place.start()
+        self.client().log([{"n": 4}], lot_id="L")
+        self.assertEqual(self.seen(), [0, 1, 2, 3, 4])
+
+    def test_a_refused_batch_is_set_aside_and_those_behind_it_are_stored_once(self):
+        self.place.stop()
+        spool = _spool.Spool(self.spool)
+        body = b'"context":{"lot_id":"L"},"items":[{"n":%d}]}\n'
+        lines = [b'{"session":"s1","seq":%d,' % (n + 1) + body % n for n in range(4)]
+        lines[1] = b'{"session":"s1","seq":2,"context":{"lot_id":"L"},"items":[5]}\n'
+        spool.write(lines)
+        self.place.start()
+        client = self.client()
+        client.log([{"n": 9}], lot_id="L")
+        self.assertEqual(self.seen(), [0, 2, 3, 9])
+        self.assertEqual((len(self.files()), len(self.files(".refused"))), (0, 1))
+        with open(os.path.join(self.spool, self.files(".refused")[0]), "rb") as file:
+            self.assertEqual(file.read(), lines[1])
+        self.assertTrue(any("refused" in str(warning.message) for warning in self.told))
+
+    def test_a_spool_that_the_daemon_does_not_remember_goes_under_a_new_session_with_a_warning(self):
+        client = self.client()
+        client.log([{"n": 0}], lot_id="old")
+        self.place.stop()
+        for n in range(1, 3):
+            client.log([{"n": n}], lot_id="L")
+        client.close()
+        other = self.daemon()
+        client = lotlog.Client(other.socket, timeout=5, on_failure="spool", spool_dir=self.spool)
+        self.addCleanup(client.close)
+        client.log([{"n": 3}], lot_id="L")
+        self.assertEqual([record["n"] for record in other.records("L")], [1, 2, 3])
+        self.assertTrue(any("does not know session" in str(warning.message) for warning in self.told))
+
+    def test_a_torn_end_and_unfinished_files_are_passed_over(self):
+        spool = _spool.Spool(self.spool)
+        line = b'{"session":"t","seq":1,"context":{"lot_id":"L"},"items":[{"n":1}]}\n'
+        spool.write([line])
+        with open(os.path.join(self.spool, self.files()[0]), "ab") as file:
+            file.write(b'{"session":"t","seq":2,"context":{"lot_id":"L"},"items":[{"n":')
+        with open(os.path.join(self.spool, "0-1.spool.1.new"), "wb") as file:
+            file.write(line)
+        self.client().log([{"n": 2}], lot_id="L")
+        self.assertEqual(self.seen(), [1, 2])
+
+    def test_one_process_delivers_at_a_time_and_the_others_go_on(self):
+        self.place.stop()
+        self.client().log([{"n": 0}], lot_id="L")
+        self.place.start()
+        handle = _spool.Spool(self.spool).lock()
+        client = self.client(timeout=2)
+        self.assertEqual(client.log([{"n": 1}], lot_id="L").records, 1)
+        self.assertEqual(self.send().returncode, 74, "the companion says that another delivers")
+        os.close(handle)
+        client.log([{"n": 2}], lot_id="L")
+        self.assertEqual(sorted(self.seen()), [0, 1, 2])
+
+    def test_an_interrupted_delivery_stores_nothing_twice(self):
+        self.place.stop()
+        client = self.client()
+        for n in range(20):
+            client.log([{"n": n}], lot_id="L")
+        client.close()
+        files = {}
+        for name in self.files():
+            with open(os.path.join(self.spool, name), "rb") as file:
+                files[name] = file.read()
+        self.place.start()
+        self.assertEqual(self.send().returncode, 0)
+        for name, text in files.items():  # as if it had died before it removed them
+            with open(os.path.join(self.spool, name), "wb") as file:
+                file.write(text)
+        self.place.kill()
+        self.place.start()
+        self.client(timeout=5).log([{"n": 20}], lot_id="L")
+        self.assertEqual((self.seen(), self.files()), (list(range(21)), []))
+
+    def test_the_asynchronous_client_spools_and_delivers_too(self):
+        async def work():
+            async with AsyncClient(self.place.socket, timeout=0.3, on_failure="spool", spool_dir=self.spool) as client:
+                self.place.stop()
+                for n in range(3):
+                    self.assertTrue((await client.log([{"n": n}], lot_id="L")).spooled)
+                self.place.start()
+                self.assertEqual((await client.log([{"n": 3}], lot_id="L")).records, 1)
+
+        asyncio.run(work())
+        self.assertEqual(self.seen(), [0, 1, 2, 3])
+
+
+class Trouble(SpoolCase):
+    def test_mode_spool_never_asks_the_daemon(self):
+        self.environment(LOTLOG_MODE="spool", LOTLOG_SPOOL_DIR=self.spool)
+        client = lotlog.Client("/nowhere")
+        self.assertTrue(client.log([{"n": 0}], lot_id="L").spooled)
+        self.assertEqual(lotlog.log_predictions([{"sku_local": 1}], {"lot_id": "L"}, None), 0)
+        client.close()
+        del os.environ["LOTLOG_MODE"]
+        os.environ["LOTLOG_MODE"] = "on"
+        self.assertEqual(self.send().returncode, 0)
+        self.assertEqual(len(self.place.records("L")), 2)
+
+    def test_a_directory_that_cannot_be_written_is_a_counted_loss_and_no_crash(self):
+        blocked = os.path.join(self.directory(), "file")
+        with open(blocked, "w"):
+            pass
+        self.spool = os.path.join(blocked, "spool")
+        self.place.stop()
+        client = self.client()
+        receipt = client.log([{"n": 0}] * 3, lot_id="L")
+        self.assertIsInstance(receipt.error, lotlog.SpoolError)
+        self.assertEqual((client.stats()["lost"], client.stats()["lost_records"]), (1, 3))
+        self.place.start()
+        self.assertEqual(client.log([{"n": 1}], lot_id="L").records, 1)
+
+    def test_a_full_spool_is_a_counted_loss(self):
+        self.place.stop()
+        client = self.client()
+        client._spool.max_bytes = 1000
+        receipts = [client.log([{"pad": "x" * 300}], lot_id="L") for _ in range(5)]
+        self.assertEqual(sum(receipt.spooled for receipt in receipts), 2)
+        self.assertEqual(client.stats()["lost"], 3)
+
+    def test_warn_loses_the_batch_with_a_warning_and_counts_it(self):
+        client = lotlog.Client(self.place.socket, timeout=0.2, on_failure="warn")
+        self.place.stop()
+        self.assertIsInstance(client.log([{"n": 0}], lot_id="L").error, lotlog.Unreachable)
+        self.assertEqual(client.stats()["lost"], 1)
+        self.assertEqual(len(self.told), 1)
+        self.place.start()
+        self.assertEqual(client.log([{"n": 1}], lot_id="L").records, 1)
+        client.close()
+
+    def test_the_end_of_the_process_spools_what_is_pending_within_two_seconds(self):
+        code = (
+            "import sys, lotlog\n"
+            "c = lotlog.Client(sys.argv[1], on_failure='spool', spool_dir=sys.argv[2])\n"
+            "[c.log([{'n': n}], lot_id='L', wait=False) for n in range(100)]\n"
+        )
+        self.place.freeze()
+        began = time.monotonic()
+        run = self.python(code, self.place.socket, self.spool)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertLess(time.monotonic() - began, 4.0)
+        self.place.thaw()
+        self.assertEqual(self.send().returncode, 0)
+        self.assertEqual(self.seen(), list(range(100)))
+
+
+if __name__ == "__main__":
+    unittest.main()
