@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::process;
 use crate::tools::Tools;
 
 #[derive(Debug, Serialize)]
@@ -15,6 +16,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     pub kernel: String,
     pub file_system: String,
+    /// The limit of the bench and of all it starts.
+    pub open_files: u64,
     /// The part of the processors' time that somebody else's virtual machines took while this ran.
     pub stolen: f64,
     /// Of everything measured, by name.
@@ -37,6 +40,7 @@ impl Machine {
             memory_bytes: memory_bytes("MemTotal"),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             file_system: file_system(dir).unwrap_or_else(|| "unknown".to_owned()),
+            open_files: process::raise_file_limit(),
             stolen: 0.0,
             versions,
         }

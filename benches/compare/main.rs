@@ -56,7 +56,6 @@ fn measure(options: &Options) -> Result<()> {
     if cfg!(debug_assertions) && !options.quick {
         bail!("this is a debug build, whose figures mean nothing: use `cargo bench --bench compare`");
     }
-    process::raise_file_limit();
     cleanup::at_signals()?;
     let tools = Tools::find(options);
     let mut machine = Machine::of(&options.dir, &tools);

@@ -17,12 +17,13 @@ pub fn text(options: &Options, machine: &Machine, results: &Results, targets: &[
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "{}, {} cores, {} GiB, Linux {}, {}; {}; medians of {} x {} s; {:.1} % of processor time stolen by other machines\n",
+        "{}, {} cores, {} GiB, Linux {}, {}, {} open files; {}; medians of {} x {} s; {:.1} % of processor time stolen by other machines\n",
         machine.cpu,
         machine.cores,
         machine.memory_bytes >> 30,
         machine.kernel,
         machine.file_system,
+        machine.open_files,
         versions.join(", "),
         options.rounds(),
         options.seconds(),
