@@ -58,6 +58,7 @@ macro_rules! files {
 files! {
     test_aio
     test_dropin
+    test_examples
     test_handler
     test_items
     test_log

@@ -57,7 +57,7 @@ class Aio(TestCase):
             began = time.monotonic()
             with self.assertRaises(lotlog.Unreachable):
                 await client.log([{"n": 1}], lot_id="L", timeout=0.2)
-            self.assertLess(time.monotonic() - began, 1.0)
+            self.assertLess(time.monotonic() - began, 2.5)
             daemon.thaw()
             self.assertEqual((await client.log([{"n": 2}], lot_id="L")).records, 1)
 

@@ -69,7 +69,7 @@ class Log(TestCase):
         started = time.monotonic()
         with self.assertRaises(lotlog.Unreachable) as caught:
             client.log([{"a": 1}])
-        self.assertLess(time.monotonic() - started, 1.0)
+        self.assertLess(time.monotonic() - started, 2.5)
         self.assertIn(daemon.socket, str(caught.exception))
         self.assertFalse(caught.exception.unknown)
 
@@ -81,7 +81,7 @@ class Log(TestCase):
         started = time.monotonic()
         with self.assertRaises(lotlog.Unreachable) as caught:
             client.log([{"a": 1}], lot_id="L")
-        self.assertLess(time.monotonic() - started, 1.0)
+        self.assertLess(time.monotonic() - started, 2.5)
         self.assertTrue(caught.exception.unknown, "it was handed over: it may be stored or not")
         daemon.thaw()
         self.assertEqual(client.log([{"a": 2}], lot_id="L").seq, 1, "a new session after an unknown fate")

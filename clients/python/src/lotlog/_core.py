@@ -28,6 +28,8 @@ MAX_UNSETTLED_BATCHES = 1024
 IMPATIENT_SECONDS = 0.25
 #: How long a call that does not wait for the answer waits for the kernel to take the whole line.
 HAND_OVER_SECONDS = 0.1
+#: With so many batches on their way, a call that does not wait looks for answers.
+READ_AT_BATCHES = 16
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -272,6 +274,7 @@ class Core:
 
     def _call_back(self) -> None:
         """What callers are told, once nothing is in hand: a callback, or a logging handler behind the warning, may call again."""
+        self._look_back()
         if not self._session.pending:
             _lives.idle(self)
         while self._to_say:

@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Set, Type
 
-from ._core import HAND_OVER_SECONDS, Core, Path
+from ._core import HAND_OVER_SECONDS, READ_AT_BATCHES, Core, Path
 from ._deliver import Delivery
 from ._encode import Body
 from ._errors import LotlogError, Refused, Unreachable
@@ -91,7 +91,6 @@ class AsyncClient(Core):
             await self._submit(bodies, receipt, started, time_given)
             if wait and not await self._pump(receipt.done, started, time_given):
                 self._give_up(time_given)
-        self._look_back()
         self._call_back()
         if receipt.error is not None and self._on_failure == "raise" and wait:
             raise receipt.error
@@ -110,7 +109,7 @@ class AsyncClient(Core):
             self._take(body, receipt)
             driver, now = self._driver, time.monotonic()
             stuck = driver.link.has_unsent
-            if driver.link.is_open and self._session.in_flight > 1:
+            if driver.link.is_open and self._session.in_flight >= READ_AT_BATCHES:
                 driver.receive(now)
             driver.work(now)
             if driver.link.has_unsent and not stuck:
@@ -163,7 +162,6 @@ class AsyncClient(Core):
         if self._pid != receipt._pid:
             raise LotlogError("the receipt belongs to the parent process: what became of its batch is known only there")
         done = await self._pump(receipt.done, time.monotonic(), time_given)
-        self._look_back()
         self._call_back()
         if not done:
             raise Unreachable(f"no answer in {time_given:g} s; it is still being waited for: {self._session.trouble}", True)
@@ -207,7 +205,6 @@ class AsyncClient(Core):
         trouble, left = self._session.trouble, len(self._session.pending)
         if not done and self._on_failure == "spool":
             self._give_up(time_given)
-        self._look_back()
         self._call_back()
         if not done and self._on_failure == "raise":
             raise Unreachable(f"{left} batches have no answer after {time_given:g} s; they are still waited for: {trouble}", True)

@@ -5,14 +5,13 @@ Several threads may use one client. Whichever has to wait first polls the connec
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Type
+from typing import Any, Callable, Dict, List, Mapping, Optional, Type, Union
 
 from . import _deliver
-from ._core import HAND_OVER_SECONDS, Core, Path
+from ._core import HAND_OVER_SECONDS, READ_AT_BATCHES, Core, Path
 from ._encode import Body
 from ._errors import LotlogError, Refused, Unreachable
 from ._json import dumps, loads
@@ -35,6 +34,13 @@ class Client(Core):
     ``lotlog send --spool``).
     """
 
+    #: The thread that took the lock last.
+    _holder: int
+    #: The thread that polls the connection for all, until when at most, and who waits for it.
+    _poller_is: int
+    _polled_until: float
+    _waiters: List[Any]
+
     def __init__(
         self,
         socket: Optional[Path] = None,
@@ -45,9 +51,7 @@ class Client(Core):
         spool_dir: Optional[Path] = None,
     ):
         super().__init__(socket, ack=ack, timeout=timeout, on_failure=on_failure, spool_dir=spool_dir)
-        self._cond = threading.Condition(threading.Lock())
-        #: A thread polls the connection, or delivers the spool, and has let the lock go meanwhile.
-        self._leading = False
+        self._new_locks()
 
     def log(
         self,
@@ -82,90 +86,107 @@ class Client(Core):
         self._enter()
         if not bodies:
             return receipt
-        with self._locked(started + time_given):
-            if self._mode == "spool" or not self._deliver_spool(started, time_given):
+        self._refuse_reentry()
+        if self._mode == "spool" or not self._deliver_spool(started, time_given):
+            with self._lock:
+                self._holder = threading.get_ident()
                 self._keep_bodies(bodies, receipt)
-            else:
-                self._submit(bodies, receipt, started, time_given)
-                if wait and not self._pump(receipt.done, started, time_given):
-                    self._give_up(time_given)
-            self._look_back()
+        else:
+            self._submit(bodies, receipt, started, time_given)
+            if wait and not self._pump(receipt.done, started, time_given):
+                self._lose_all(time_given, receipt)
         self._call_back()
         if receipt.error is not None and self._on_failure == "raise" and wait:
             raise receipt.error
         return receipt
 
     def _submit(self, bodies: List[Body], receipt: Receipt, started: float, timeout: float) -> None:
-        if self._impatient:
-            self._session.not_before = 0.0
         for body in bodies:
             if self._is_full() and not self._pump(lambda: not self._is_full(), started, timeout):
-                self._give_up(timeout)
-            self._take(body, receipt)
-            driver, now = self._driver, time.monotonic()
-            stuck = driver.link.has_unsent
-            if driver.link.is_open and self._session.in_flight > 1:
-                driver.receive(now)
-            driver.work(now)
+                self._lose_all(timeout, None)
+            with self._lock:
+                self._holder = threading.get_ident()
+                driver, now = self._driver, time.monotonic()
+                try:
+                    if self._impatient:
+                        self._session.not_before = 0.0
+                    stuck = driver.link.has_unsent
+                    self._take(body, receipt)
+                    if driver.link.is_open and self._session.in_flight >= READ_AT_BATCHES:
+                        driver.receive(now)
+                    driver.work(now)
+                except BaseException:
+                    driver.lose("interrupted", True, now)
+                    raise
             if driver.link.has_unsent and not stuck:
                 self._pump(lambda: not driver.link.has_unsent, now, min(timeout, HAND_OVER_SECONDS))
 
-    # Waiting.
+    # Waiting. The lock is held only for work that does not wait, and always by `with`, so that an interrupt anywhere
+    # leaves nothing locked; whoever waits, waits without it.
 
-    @contextlib.contextmanager
-    def _locked(self, deadline: float) -> Iterator[None]:
-        """The lock, which nobody holds for long; a signal handler may meet it held by what it interrupted."""
-        if not self._cond.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise Unreachable("the client is in use, by another thread or by what a signal interrupted: nothing was sent")
-        try:
-            yield
-        finally:
-            self._cond.release()
+    def _refuse_reentry(self) -> None:
+        """A signal handler, or whatever else runs in the midst of a call, cannot wait for what it interrupted."""
+        if self._lock.locked() and self._holder == threading.get_ident():
+            time.sleep(0.05)  # or another thread has just taken it
+            if self._lock.locked() and self._holder == threading.get_ident():
+                raise Unreachable("the client is in the middle of a call that a signal interrupted: nothing was sent")
 
     def _pump(self, until: Callable[[], bool], started: float, timeout: float) -> bool:
-        """Works until something is true; False when the time is over. The lock is held, and let go while it waits."""
-        while not until():
-            now = time.monotonic()
-            left = self._limit(started, timeout) - now
-            if left <= 0 and (self._leading or not self._driver.link.is_open or not self._driver.receive(now)):
-                return until()
-            if left > 0:
-                self._wait(now, left)
-        return True
-
-    def _wait(self, now: float, left: float) -> None:
-        """Works once, and waits for whatever is next, for as long as ``left``."""
-        if self._leading:
-            self._cond.wait(left)
-            return
-        driver = self._driver
-        try:
-            pause = driver.work(now)
-            if pause is not None:
-                if self._limit(now, left) > 0 and pause > 0:
-                    self._cond.wait(min(pause, left))
-                return
-            poller = driver.link.poller()
-            self._let_others(lambda: poller.poll(max(1, int(min(left, _SLICE_SECONDS) * 1000))))
-            if driver is self._driver and driver.link.is_open:
+        """Works until something is true; False when the time is over."""
+        while True:
+            with self._lock:
+                self._holder = threading.get_ident()
                 now = time.monotonic()
+                try:
+                    wait = self._step(until, now, self._limit(started, timeout) - now)
+                except BaseException:
+                    # In the midst of anything: begin anew, which stores nothing twice.
+                    self._driver.lose("interrupted", True, now)
+                    raise
+            if isinstance(wait, bool):
+                return wait
+            wait()
+
+    def _step(self, until: Callable[[], bool], now: float, left: float) -> Union[bool, Callable[[], Any]]:
+        """Does what can be done at once; whether that is the end of it, or how to wait for more."""
+        driver = self._driver
+        mine = self._poller_is == threading.get_ident()
+        if mine or (left <= 0 and now >= self._polled_until):
+            self._poller_is, self._polled_until = 0, 0.0
+            if driver.link.is_open:
                 driver.receive(now)
                 driver.send_due(now)
-        except BaseException:
-            # An interrupt in the middle of anything: begin anew, which stores nothing twice.
-            driver.lose("interrupted", True, time.monotonic())
-            raise
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.release()
+        if until():
+            return True
+        if left <= 0:
+            return False
+        if now < self._polled_until:  # another thread polls, for all
+            waiter = threading.Lock()
+            waiter.acquire()
+            self._waiters.append(waiter)
+            seconds = min(left, self._polled_until - now)
+            return lambda: waiter.acquire(timeout=seconds)
+        pause = driver.work(now)
+        if pause is not None:
+            seconds = min(pause, left, _SLICE_SECONDS)
+            return lambda: time.sleep(seconds)
+        poller = driver.link.poller()
+        seconds = min(left, _SLICE_SECONDS)
+        self._poller_is, self._polled_until = threading.get_ident(), now + 2 * seconds
+        return lambda: poller.poll(max(1, int(seconds * 1000)))
 
-    def _let_others(self, work: Callable[[], Any]) -> None:
-        """Waits without the lock, as the one that waits for all."""
-        self._leading = True
-        self._cond.release()
-        try:
-            work()
-        finally:
-            self._cond.acquire()
-            self._leading = False
-            self._cond.notify_all()
+    def _lose_all(self, timeout: float, receipt: Optional[Receipt]) -> None:
+        """The time is over. Another thread may have given everything up already."""
+        with self._lock:
+            self._holder = threading.get_ident()
+            if receipt is None or not receipt.done():
+                self._give_up(timeout)
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.release()
 
     def _wait_for(self, receipt: Receipt, timeout: Optional[float]) -> None:
         """For a receipt's ``result``: nothing is given up, it can be asked again."""
@@ -173,9 +194,8 @@ class Client(Core):
         time_given = self._timeout if timeout is None else timeout
         if self._pid != receipt._pid:
             raise LotlogError("the receipt belongs to the parent process: what became of its batch is known only there")
-        with self._locked(started + time_given):
-            done = self._pump(receipt.done, started, time_given)
-            self._look_back()
+        self._refuse_reentry()
+        done = self._pump(receipt.done, started, time_given)
         self._call_back()
         if not done:
             raise Unreachable(f"no answer in {time_given:g} s; it is still being waited for: {self._session.trouble}", True)
@@ -184,16 +204,17 @@ class Client(Core):
 
     def _deliver_spool(self, started: float, timeout: float) -> bool:
         """Delivers what waits in the spool; False where it still does and new batches must queue behind it."""
-        if not self._spool_waits or self._spool is None or self._leading:
+        if not self._spool_waits or self._spool is None:
             return True
         delivery = _deliver.Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
         try:
-            limit = lambda: self._delivery_limit(delivery, started, timeout)  # noqa: E731
-            self._let_others(lambda: _deliver.run(delivery, limit))
+            _deliver.run(delivery, lambda: self._delivery_limit(delivery, started, timeout))
         except OSError as error:
             self._warn("spool trouble", f"the spool in {self._spool.directory} cannot be delivered: {error}")
             return True
-        return self._after_delivery(delivery)
+        with self._lock:
+            self._holder = threading.get_ident()
+            return self._after_delivery(delivery)
 
     # All that is pending, and the end.
 
@@ -208,13 +229,11 @@ class Client(Core):
         started = time.monotonic()
         time_given = self._timeout if timeout is None else timeout
         self._enter()
-        with self._locked(started + time_given):
-            done = self._pump(lambda: not self._session.pending, started, time_given)
-            trouble = self._session.trouble
-            left = len(self._session.pending)
-            if not done and self._on_failure == "spool":
-                self._give_up(time_given)
-            self._look_back()
+        self._refuse_reentry()
+        done = self._pump(lambda: not self._session.pending, started, time_given)
+        trouble, left = self._session.trouble, len(self._session.pending)
+        if not done and self._on_failure == "spool":
+            self._lose_all(time_given, None)
         self._call_back()
         if not done and self._on_failure == "raise":
             raise Unreachable(f"{left} batches have no answer after {time_given:g} s; they are still being waited for: {trouble}", True)
@@ -283,11 +302,12 @@ class Client(Core):
         started = time.monotonic()
         if self._pid != os.getpid():
             self._after_fork()
-        with self._locked(started + timeout):
-            left: List[Batch] = []
-            if self._mode == "on" and not self._pump(lambda: not self._session.pending, started, timeout):
-                left = list(self._session.pending)
-                self._give_up(timeout)
+        self._refuse_reentry()
+        left: List[Batch] = []
+        if self._mode == "on" and not self._pump(lambda: not self._session.pending, started, timeout):
+            left = list(self._session.pending)
+            self._lose_all(timeout, None)
+        with self._lock:
             self._driver.link.close()
             self._closed = True
         self._call_back()
@@ -304,8 +324,13 @@ class Client(Core):
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._cond = threading.Condition(threading.Lock())
-        self._leading = False
+        self._new_locks()
+
+    def _new_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._holder = self._poller_is = 0
+        self._polled_until = 0.0
+        self._waiters = []
 
     def __enter__(self) -> "Client":
         return self

@@ -1,0 +1,30 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import unittest
+
+from .support import PACKAGE, SOURCE, TestCase, binary
+
+
+class Examples(TestCase):
+    def test_the_farm_finds_every_acknowledged_record_once(self):
+        program = os.path.join(PACKAGE, "examples", "farm.py")
+        env = dict(os.environ) if os.environ.get("LOTLOG_INSTALLED") else {**os.environ, "PYTHONPATH": SOURCE}
+        run = subprocess.run(
+            [sys.executable, program, "--lotlogd", binary("lotlogd", "LOTLOGD"), "--seconds", "1", "--optimisers", "3"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            env=env,
+            timeout=120,
+        )
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        self.assertIn("every acknowledged record is there, once", run.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
