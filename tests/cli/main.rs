@@ -7,6 +7,7 @@ mod fake;
 mod reading;
 mod sending;
 mod session;
+mod spool;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
