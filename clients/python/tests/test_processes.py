@@ -147,8 +147,9 @@ class Processes(TestCase):
 
     def test_the_end_of_a_process_flushes_and_never_hangs(self):
         code = (
-            "import sys, lotlog\n"
+            "import gc, sys, lotlog\n"
             "lotlog.Client(sys.argv[1]).log([{'n': 1}], lot_id='L', wait=False)\n"
+            "gc.collect()\n"
         )
         run = self.python(code, self.place.socket)
         self.assertEqual((run.returncode, run.stderr), (0, ""))
