@@ -7,10 +7,9 @@ use crate::frame::{
     segment_name, segment_number,
 };
 use crate::record;
-use crate::storage::{Dir, How, Storage, StorageError};
+use crate::storage::{Dir, Storage, StorageError};
+use crate::window::{Bytes, Window};
 
-/// Bytes of a segment read at a time.
-const READ_BYTES: usize = 1 << 20;
 /// Where in a frame the uuid of its segment stands, by which its frames are told from those of others.
 const MARK_AT: usize = 16;
 /// No segment is longer, in bytes: a frame's length has 32 bits, and only a single large one makes a segment grow.
@@ -100,37 +99,29 @@ pub fn segments(storage: &Storage) -> Result<Vec<u64>, StorageError> {
     Ok(numbers)
 }
 
-/// Reads a segment up to where only zeros follow, so that a file costs no more memory than what was written
-/// to it; gives its bytes and the file's length.
+/// Scans one segment of the storage.
 ///
 /// # Errors
 /// Of the storage.
-pub fn read_segment(storage: &Storage, number: u64) -> Result<(Vec<u8>, u64), StorageError> {
-    let file = storage.open(Dir::Journal, &segment_name(number), How::Read)?;
-    let length = file.stat()?.bytes;
-    let (mut content, mut chunk) = (Vec::new(), vec![0; READ_BYTES]);
-    let zeros = vec![0; READ_BYTES];
-    let mut at = 0;
-    while (at as u64) < length.min(MOST_BYTES) {
-        let got = file.read_full(at as u64, &mut chunk)?;
-        if chunk[..got] != zeros[..got] {
-            content.resize(at, 0);
-            content.extend_from_slice(&chunk[..got]);
-        }
-        at += got;
-        if got < chunk.len() {
-            break;
-        }
-    }
-    // The last frame may itself end in zeros.
-    content.resize(at.min(content.len() + HEADER_BYTES as usize), 0);
-    Ok((content, length))
+pub fn scan_segment(storage: &Storage, number: u64) -> Result<Scanned, StorageError> {
+    let (window, length) = Window::open(storage, number, MOST_BYTES)?;
+    scan_bytes(number, window, length, |_, _| {})
 }
 
 /// Scans one segment's bytes, calling `each` on every valid frame. `length`: of its file, from where `bytes`
 /// end filled with zeros.
-pub fn scan(number: u64, bytes: &[u8], length: u64, mut each: impl FnMut(Position, &Frame<'_>)) -> Scanned {
-    let header = Header::decode(bytes);
+pub fn scan(number: u64, bytes: &[u8], length: u64, each: impl FnMut(Position, &Frame<'_>)) -> Scanned {
+    let Ok(seen) = scan_bytes(number, bytes, length, each);
+    seen
+}
+
+fn scan_bytes<B: Bytes>(
+    number: u64,
+    mut bytes: B,
+    length: u64,
+    mut each: impl FnMut(Position, &Frame<'_>),
+) -> Result<Scanned, B::Error> {
+    let header = Header::decode(bytes.at(0, HEADER_BYTES as usize)?);
     let mut seen = Scanned {
         number,
         header,
@@ -141,31 +132,32 @@ pub fn scan(number: u64, bytes: &[u8], length: u64, mut each: impl FnMut(Positio
         batches: 0,
         used_end: 0,
     };
-    let HeaderCheck::Valid(Header { number: own, uuid, bytes: made, .. }) = header else { return seen };
+    let HeaderCheck::Valid(Header { number: own, uuid, bytes: made, .. }) = header else { return Ok(seen) };
     if own != number {
         seen.header = HeaderCheck::Invalid;
-        return seen;
+        return Ok(seen);
     }
     seen.cut_at = (length < made).then_some(length);
     let mark = uuid.to_le_bytes();
     let ours = memchr::memmem::Finder::new(&mark);
-    let mut at = HEADER_BYTES as usize;
+    let mut at = HEADER_BYTES;
     let mut run: Option<Run> = None;
-    while at < bytes.len() {
-        let Some((frame, length)) = frame::decode(&bytes[at..], uuid, at as u64) else {
+    loop {
+        let rest = frame_at(&mut bytes, uuid, at)?;
+        let Some((frame, length)) = frame::decode(rest, uuid, at) else {
             seen.runs.extend(run.take());
-            if bytes[at..].get(MARK_AT..).is_some_and(|rest| rest.starts_with(&mark)) {
-                seen.used_end = (at + PROLOGUE_BYTES).min(bytes.len()) as u64;
+            if rest.get(MARK_AT..).is_some_and(|rest| rest.starts_with(&mark)) {
+                seen.used_end = at + rest.len().min(PROLOGUE_BYTES) as u64;
             }
-            match next_marked(&ours, bytes, at + frame::ALIGN) {
+            match next_marked(&ours, &mut bytes, at + frame::ALIGN as u64)? {
                 Some(next) => at = next,
                 None => break,
             }
             continue;
         };
-        let place = Position { segment: number, offset: at as u64 };
-        let end = (at + length) as u64;
-        let current = run.get_or_insert(Run { start: at as u64, end, closed: false });
+        let place = Position { segment: number, offset: at };
+        let end = at + length as u64;
+        let current = run.get_or_insert(Run { start: at, end, closed: false });
         current.end = end;
         seen.claim = seen.claim.max(frame.synced);
         match &frame.content {
@@ -179,26 +171,48 @@ pub fn scan(number: u64, bytes: &[u8], length: u64, mut each: impl FnMut(Positio
             _ => {}
         }
         each(place, &frame);
-        at += length;
-        seen.used_end = at as u64;
+        at = end;
+        seen.used_end = at;
         if matches!(frame.content, Content::EndOfSegment) {
             // Nothing is ever written behind it.
             break;
         }
     }
     seen.runs.extend(run);
-    seen
+    Ok(seen)
+}
+
+/// The bytes from `at` on: all of a frame, if one begins there.
+fn frame_at<B: Bytes>(bytes: &mut B, uuid: u128, at: u64) -> Result<&[u8], B::Error> {
+    let length = frame::frame_length(bytes.at(at, PROLOGUE_BYTES)?, uuid, at).unwrap_or(PROLOGUE_BYTES);
+    bytes.at(at, length.next_multiple_of(frame::ALIGN))
 }
 
 /// The next place from `from` on where a frame of this segment may begin.
-fn next_marked(ours: &memchr::memmem::Finder<'_>, bytes: &[u8], from: usize) -> Option<usize> {
-    let mut from = from + MARK_AT;
+fn next_marked<B: Bytes>(
+    ours: &memchr::memmem::Finder<'_>,
+    bytes: &mut B,
+    from: u64,
+) -> Result<Option<u64>, B::Error> {
+    let length = ours.needle().len();
+    let mut mark = from + MARK_AT as u64;
     loop {
-        let at = from + ours.find(bytes.get(from..)?)? - MARK_AT;
-        if at.is_multiple_of(frame::ALIGN) {
-            return Some(at);
+        let some = bytes.at(mark, length)?;
+        if some.len() < length {
+            return Ok(None);
         }
-        from = at + MARK_AT + 1;
+        match ours.find(some) {
+            // It may begin at the end of these.
+            None => mark += (some.len() - length + 1) as u64,
+            Some(there) => {
+                mark += there as u64;
+                let at = mark - MARK_AT as u64;
+                if at.is_multiple_of(frame::ALIGN as u64) {
+                    return Ok(Some(at));
+                }
+                mark += 1;
+            }
+        }
     }
 }
 
@@ -368,7 +382,7 @@ fn without_checkpoint(segments: &[Scanned], lots_exist: bool) -> Decision {
     Decision::Damaged { at, why: why.to_owned() }
 }
 
-/// Calls `each` on every frame from `from` up to `hole`, reading one segment at a time.
+/// Calls `each` on every frame from `from` up to `hole`, reading a window at a time.
 ///
 /// # Errors
 /// Of the storage, or of `each`.
@@ -379,11 +393,13 @@ pub fn replay<E: From<StorageError>>(
     mut each: impl FnMut(Position, &Frame<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     for number in from.segment..=hole.segment {
-        let (bytes, _) = read_segment(storage, number)?;
-        let HeaderCheck::Valid(header) = Header::decode(&bytes) else { return Ok(()) };
+        let (mut bytes, _) = Window::open(storage, number, MOST_BYTES)?;
+        let HeaderCheck::Valid(header) = Header::decode(bytes.at(0, HEADER_BYTES as usize)?) else {
+            return Ok(());
+        };
         let mut at = if number == from.segment { from.offset } else { HEADER_BYTES };
         while number < hole.segment || at < hole.offset {
-            let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+            let rest = frame_at(&mut bytes, header.uuid, at)?;
             let Some((frame, length)) = frame::decode(rest, header.uuid, at) else {
                 let source = std::io::Error::other("a frame that was valid a moment ago no longer is");
                 let what = format!("second read of {}", Position { segment: number, offset: at });

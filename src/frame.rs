@@ -320,7 +320,7 @@ fn frame_crc(frame: &[u8], offset: u64) -> u32 {
 
 /// Length of the frame that begins at the start of `bytes`, unpadded, if its short checksum holds and it is
 /// of this place of this segment.
-fn frame_length(bytes: &[u8], segment_uuid: u128, offset: u64) -> Option<usize> {
+pub(crate) fn frame_length(bytes: &[u8], segment_uuid: u128, offset: u64) -> Option<usize> {
     let prologue = bytes.get(..PROLOGUE_BYTES)?;
     let mut fields = Fields(prologue);
     let (length, crc) = (fields.u32()? as usize, fields.u32()?);

@@ -38,7 +38,7 @@
 //! | [`queue`], [`budget`] | the hatch: submissions and tickets; the bytes in flight |
 //! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; clock and space |
 //! | [`sessions`] | what each session stored last |
-//! | [`frame`], [`journal`], [`chain`] | journal bytes; writing them; reading them back and deciding what they mean |
+//! | [`frame`], [`journal`], [`chain`], [`window`] | journal bytes; writing them; reading them back and deciding what they mean; a window at a time |
 //! | [`lots`], [`hands`], [`quarantine`] | lot files; what others did to them; what is set aside |
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
 //! | [`background`] | the vault's helpers: segments prepared and removed, lots synced |
@@ -112,4 +112,5 @@ pub mod token;
 pub mod units;
 pub mod vault;
 pub mod verify;
+pub mod window;
 pub mod writer;

@@ -267,12 +267,7 @@ fn prepare(storage: &Storage) -> Result<(), StorageError> {
 /// # Errors
 /// Of the storage.
 pub fn scan(storage: &Storage) -> Result<Vec<Scanned>, StorageError> {
-    let mut scanned = Vec::new();
-    for number in chain::segments(storage)? {
-        let (bytes, length) = chain::read_segment(storage, number)?;
-        scanned.push(chain::scan(number, &bytes, length, |_, _| {}));
-    }
-    Ok(scanned)
+    chain::segments(storage)?.into_iter().map(|number| chain::scan_segment(storage, number)).collect()
 }
 
 /// Whether any lot file exists.

@@ -76,8 +76,8 @@ impl LotRedo {
 /// Length and hash of a batch's first line.
 pub(crate) fn first_line(batch: &BatchFrame<'_>) -> (usize, u64) {
     let mut line = Vec::new();
-    let item = batch.items.split_inclusive(|b| *b == b'\n').next().unwrap_or_default();
-    record::compose(item, batch.suffix, &mut line);
+    let end = memchr::memchr(b'\n', batch.items).map_or(0, |at| at + 1);
+    record::compose(&batch.items[..end], batch.suffix, &mut line);
     (line.len(), xxh3_64(&line))
 }
 
@@ -113,15 +113,26 @@ pub(crate) fn each_chunk(
     lines: &mut Vec<u8>,
     mut each: impl FnMut(&[u8]) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
-    lines.clear();
-    for item in batch.items.split_inclusive(|b| *b == b'\n') {
-        record::compose(item, batch.suffix, lines);
-        if lines.len() >= WRITE_BYTES {
-            each(lines)?;
-            lines.clear();
+    let mut give = |items: &[u8]| {
+        lines.clear();
+        record::compose(items, batch.suffix, lines);
+        each(lines)
+    };
+    if batch.lines_bytes <= WRITE_BYTES as u64 {
+        return give(batch.items);
+    }
+    let (mut from, mut end) = (0, 0);
+    let mut bytes = 0;
+    for at in memchr::memchr_iter(b'\n', batch.items) {
+        // With the braces, more or less.
+        bytes += at - end + 2 + batch.suffix.len();
+        end = at + 1;
+        if bytes >= WRITE_BYTES {
+            give(&batch.items[from..end])?;
+            (from, bytes) = (end, 0);
         }
     }
-    if lines.is_empty() { Ok(()) } else { each(lines) }
+    if from == end { Ok(()) } else { give(&batch.items[from..end]) }
 }
 
 /// Writes a batch's lines to their place; opens the file it needs.

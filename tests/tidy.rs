@@ -10,8 +10,8 @@ const RANKS: &[&[&str]] = &[
     &["batch", "budget", "door", "frame", "inbox", "number", "places", "shutdown", "text", "token", "units"],
     &["client", "config", "findings", "metrics", "queue", "scan", "sessions", "tally"],
     &["allowance", "ownlog", "patience", "record", "session", "settings", "status", "storage", "systemd"],
-    &["background", "chain", "context", "disk", "item", "load", "lots", "quarantine", "rebase"],
-    &["hands", "journal", "protocol", "rewrite"],
+    &["background", "context", "disk", "item", "load", "lots", "quarantine", "rebase", "window"],
+    &["chain", "hands", "journal", "protocol", "rewrite"],
     &["redo", "replies", "vault"],
     &["apply", "checkpoint", "front", "means"],
     &["commit", "connection", "inventory", "lines", "recovery", "writer"],
@@ -53,6 +53,7 @@ const VAULT: &[&str] = &[
     "sessions",
     "storage",
     "vault",
+    "window",
     "writer",
 ];
 /// Most lines of a file; a purpose-made scanner lives in one file.

@@ -11,3 +11,4 @@ mod reviewed;
 mod reviewed_again;
 mod sequences;
 mod sim;
+mod windows;
