@@ -14,6 +14,9 @@ use crate::vault::{Now, Pending, Staged, Vault, VaultError};
 pub(crate) const PENDING_RETRY: Duration = Duration::from_millis(250);
 /// After this long a `synced` ticket of a batch that is still pending ends its connection: nobody can say yet.
 pub(crate) const PENDING_PATIENCE: Duration = Duration::from_secs(5);
+/// Lines are written when so many bytes of them are composed: what is composed is still in the processor's cache.
+const LINES_BYTES: usize = 256 << 10;
+const _: () = assert!(LINES_BYTES <= WRITE_BYTES);
 /// So often a lot file that somebody else keeps changing is taken anew before its batches wait.
 const CHANGED_ROUNDS: usize = 3;
 
@@ -153,15 +156,16 @@ impl Vault {
             // What an earlier attempt got into the file is not written again.
             let in_file = self.lots.written(lot) + lines.len() as u64;
             let mut skip = in_file.saturating_sub(staged.lot_offset);
-            for item in staged.batch.body.items.split_inclusive(|b| *b == b'\n') {
+            let body = &staged.batch.body;
+            for item in record::each_item(&body.items) {
                 let before = lines.len();
-                record::compose(item, &staged.batch.body.suffix, &mut lines);
+                record::compose_one(item, &body.suffix, &mut lines);
                 if skip > 0 {
                     let cut = usize::try_from(skip).unwrap_or(usize::MAX).min(lines.len() - before);
                     lines.drain(before..before + cut);
                     skip -= cut as u64;
                 }
-                if lines.len() >= WRITE_BYTES {
+                if lines.len() >= LINES_BYTES {
                     if let Err(found) = self.lots.append(lot, &lines, in_part) {
                         trouble = Some(found);
                         break 'all;
@@ -175,7 +179,7 @@ impl Vault {
             trouble = self.lots.append(lot, &lines, in_part).err();
         }
         lines.clear();
-        lines.shrink_to(2 * WRITE_BYTES);
+        lines.shrink_to(2 * LINES_BYTES);
         self.lines = lines;
         if trouble.is_none() {
             trouble = self.lots.publish(lot).err();

@@ -33,16 +33,27 @@ pub fn bytes_of_lines(items_bytes: usize, records: usize, empty: usize, suffix_b
     (items_bytes + records - empty) as u64 + records as u64 * suffix_bytes as u64
 }
 
+/// The texts of the items in `Body::items`, each without its newline.
+pub fn each_item(items: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    memchr::memchr_iter(b'\n', items).map(move |end| &items[std::mem::replace(&mut start, end + 1)..end])
+}
+
 /// Composes the lines of `items` (from `Body::items`), appending to `out`.
 pub fn compose(items: &[u8], suffix: &[u8], out: &mut Vec<u8>) {
-    let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', items) {
-        out.push(b'{');
-        if end > start {
-            out.extend_from_slice(&items[start..end]);
-            out.push(b',');
-        }
-        out.extend_from_slice(suffix);
-        start = end + 1;
+    for item in each_item(items) {
+        compose_one(item, suffix, out);
     }
+}
+
+/// Composes the line of one item, appending to `out`.
+#[inline]
+pub fn compose_one(item: &[u8], suffix: &[u8], out: &mut Vec<u8>) {
+    out.reserve(item.len() + suffix.len() + 2);
+    out.push(b'{');
+    if !item.is_empty() {
+        out.extend_from_slice(item);
+        out.push(b',');
+    }
+    out.extend_from_slice(suffix);
 }
