@@ -158,7 +158,7 @@ impl<'l> Scanner<'l> {
     ///
     /// # Errors
     /// No value that JSON knows stands here.
-    #[inline]
+    #[inline(always)]
     pub fn value(&mut self) -> Result<Value, Fault> {
         self.skip_blanks();
         match self.peek() {
@@ -242,7 +242,7 @@ impl<'l> Scanner<'l> {
         }
         let known = &bytes[spelt.start as usize..spelt.end as usize];
         let end = at + known.len();
-        if bytes.get(at..end)? != known {
+        if !text::same(bytes.get(at..end)?, known) {
             return None;
         }
         self.at = end;
