@@ -2,6 +2,7 @@
 //! only validation, so a value that exists is valid. Knows neither the wire's JSON nor the disk.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest lot id, in bytes of its encoded file stem.
 pub const MAX_LOT_STEM_BYTES: usize = 200;
@@ -47,8 +48,8 @@ impl fmt::Display for Durability {
 /// A lot's identity: its file stem, and the id as JSON text for replies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LotId {
-    stem: Box<str>,
-    json: Box<str>,
+    stem: Arc<str>,
+    json: Arc<str>,
 }
 
 impl LotId {

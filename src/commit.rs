@@ -62,18 +62,20 @@ impl Vault {
     /// What the sync covered may go to its lot files; the next sync begins at once, if one is wanted.
     fn is_synced(&mut self, took: Duration, now: Now) -> Result<(), VaultError> {
         self.count_sync(took);
-        // First what the sync before it covered: so the batches of a lot stay in order.
-        while !self.ready.is_empty() {
+        // What the sync before it covered may still be on its way, what came before that not.
+        while self.overdue > 0 {
             self.apply_next(now)?;
         }
+        self.overdue = self.ready.len();
         let mut covered: Vec<Staged> = self.staged.drain(..std::mem::take(&mut self.covered)).collect();
         self.sync_if_wanted(now)?;
         covered.sort_by_key(|s| s.lot);
-        for staged in covered {
-            match self.ready.back_mut().filter(|(lot, _)| *lot == staged.lot) {
-                Some((_, batches)) => batches.push(staged),
-                None => self.ready.push_back((staged.lot, vec![staged])),
-            }
+        let mut covered = covered.into_iter().peekable();
+        while let Some(first) = covered.next() {
+            let lot = first.lot;
+            let more = std::iter::from_fn(|| covered.next_if(|s| s.lot == lot));
+            let batches = std::iter::once(first).chain(more).collect();
+            self.ready.push_back((lot, batches));
         }
         if self.ready.is_empty() {
             self.all_applied(now.mono)
@@ -89,6 +91,7 @@ impl Vault {
     /// Appends the synced batches of one lot to its file.
     pub(crate) fn apply_next(&mut self, now: Now) -> Result<(), VaultError> {
         let Some((lot, batches)) = self.ready.pop_front() else { return Ok(()) };
+        self.overdue = self.overdue.saturating_sub(1);
         if let Some(changed) = self.apply_lot(lot, batches, now)? {
             // All of that lot's batches must be placed anew together, those without their sync too.
             self.ready.push_front((changed.lot, changed.batches));
@@ -132,6 +135,7 @@ impl Vault {
             }
         }
         self.covered = 0;
+        self.overdue = 0;
         self.oldest_unsynced = None;
         self.sync_wanted = false;
         self.group_lots.clear();

@@ -132,7 +132,6 @@ impl Context {
         scanner: &mut Scanner<'_>,
         tally: &mut Tally,
     ) -> Result<Option<Refusal>, Fault> {
-        let path = scanner.path();
         let start = self.values.len();
         let infinities = scanner.copy(value, &mut self.values)?;
         if is_missing(value) {
@@ -147,7 +146,8 @@ impl Context {
             _ => Err(Refusal::new(
                 Code::InvalidRequest,
                 format!(
-                    "{path} is neither a string nor an integer, so nothing was stored: send the lot's id as one of them, or leave the key out"
+                    "{} is neither a string nor an integer, so nothing was stored: send the lot's id as one of them, or leave the key out",
+                    scanner.path()
                 ),
             )),
         };

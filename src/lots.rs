@@ -145,16 +145,16 @@ impl Lots {
 
     /// Whether so many evicted descriptors wait for their sync that a checkpoint should take them.
     pub fn wants_checkpoint(&self) -> bool {
-        self.evicted.len() >= self.most_open / 2
+        self.evicted.len() >= (self.most_open / 8).max(1)
     }
 
-    /// Whether as many evicted descriptors wait as may be open: no group is taken until they are synced.
+    /// Whether a quarter as many evicted descriptors wait as may be open: no lot is opened until they are synced.
     pub fn is_crowded(&self) -> bool {
-        self.evicted.len() >= self.most_open
+        self.evicted.len() >= (self.most_open / 4).max(1)
     }
 
-    /// Batches that name more lots than this between two syncs might evict their own: as many may be on their way
-    /// to their files, as many wait for the sync under way.
+    /// Batches that name more lots than this between two syncs might evict their own: as many may wait for the sync
+    /// under way, and twice as many be on their way to their files.
     pub fn most_lots_in_group(&self) -> usize {
         (self.most_open / 4).max(1)
     }
@@ -247,7 +247,8 @@ impl Lots {
                 // An empty file without a name; the next recovery removes it if this fails.
                 let _ = self.storage.0.unlink(Dir::Lots, &name);
                 self.forget(lot);
-            } else if dirty {
+            } else if dirty || file.as_ref().is_some_and(File::is_shared) {
+                // One that a checkpoint under way holds is not closed either: it counts as long.
                 self.evicted.extend(file);
             }
         }
@@ -264,6 +265,11 @@ impl Lots {
     /// The lot of this stem, if it is remembered.
     pub fn known(&self, stem: &str) -> Option<Lot> {
         self.by_stem.get(stem).copied()
+    }
+
+    /// Whether the lot of this stem has an open descriptor.
+    pub fn is_open(&self, stem: &str) -> bool {
+        self.known(stem).and_then(|lot| self.slot(lot)).is_some_and(|slot| slot.file.is_some())
     }
 
     /// Whether readers can see the file.

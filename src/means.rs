@@ -4,6 +4,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use chrono::{Datelike, Timelike};
+
 use crate::batch::{Refusal, STAMP_BYTES};
 use crate::journal::SPARE_SEGMENTS;
 use crate::storage::Dir;
@@ -94,14 +96,25 @@ impl Vault {
     }
 }
 
-/// A timestamp as records spell it.
+/// A timestamp as records spell it. By hand: chrono's own formatting took a fifteenth of the writer's time.
 pub(crate) fn stamp_text(micros: i64) -> [u8; STAMP_BYTES] {
     // Years 0001 to 9999 have four digits; a clock beyond them is held at their edge.
     const EDGES: (i64, i64) = (-62_135_596_800_000_000, 253_402_300_799_999_999);
     let time = chrono::DateTime::from_timestamp_micros(micros.clamp(EDGES.0, EDGES.1)).unwrap_or_default();
-    let text = time.format("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string();
-    let mut bytes = [b'0'; STAMP_BYTES];
-    let length = text.len().min(STAMP_BYTES);
-    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    let (date, time, micros) = (time.date_naive(), time.time(), time.timestamp_subsec_micros());
+    let mut bytes = *b"0000-00-00T00:00:00.000000+00:00";
+    let mut put = |at: usize, digits: usize, mut number: u32| {
+        for place in (at..at + digits).rev() {
+            bytes[place] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    put(0, 4, date.year().unsigned_abs());
+    put(5, 2, date.month());
+    put(8, 2, date.day());
+    put(11, 2, time.hour());
+    put(14, 2, time.minute());
+    put(17, 2, time.second());
+    put(20, 6, micros);
     bytes
 }

@@ -69,6 +69,11 @@ pub struct Rejected {
     pub refusal: Refusal,
 }
 
+/// The keys of a request.
+const KEYS: [&str; 6] = ["op", "session", "seq", "ack", "context", "items"];
+/// Less than this reserved for nothing is not given back, in bytes: that costs more than it frees.
+const SPARE_BYTES: usize = 4 << 10;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Op {
     Log,
@@ -148,8 +153,13 @@ impl Draft<'_> {
         match scanner.value()? {
             Value::Object => {
                 while scanner.next_key()?.is_some() {
-                    let name = String::from_utf8_lossy(scanner.name()).into_owned();
-                    self.member(&name, scanner)?;
+                    match KEYS.iter().find(|key| key.as_bytes() == scanner.name()) {
+                        Some(key) => self.member(key, scanner)?,
+                        None => {
+                            let name = String::from_utf8_lossy(scanner.name()).into_owned();
+                            self.member(&name, scanner)?;
+                        }
+                    }
                 }
             }
             other => {
@@ -171,7 +181,7 @@ impl Draft<'_> {
     }
 
     fn member(&mut self, name: &str, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
-        let known = ["context", "items", "session", "seq", "ack"].into_iter().find(|key| *key == name);
+        let known = KEYS.into_iter().find(|key| *key == name && *key != "op");
         if let Some(key) = known {
             self.of_log.get_or_insert(key);
         }
@@ -312,7 +322,9 @@ impl Draft<'_> {
         let echo = Echo { lot: lot.clone(), records, seq: self.seq, ack, dropped, overridden };
         let batch = (records > 0).then(|| {
             // The text outlives its line: give back what was reserved for nothing.
-            body.items.shrink_to_fit();
+            if body.items.capacity() - body.items.len() > SPARE_BYTES {
+                body.items.shrink_to_fit();
+            }
             Batch {
                 content_hash: record::content_hash(&lot, &body),
                 lot,

@@ -313,6 +313,11 @@ impl File {
         File { path: format!("{}{name}", dir.prefix()).into(), ..self }
     }
 
+    /// Whether somebody else holds the descriptor too.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.file) > 1
+    }
+
     /// Writes all of `bytes` at `offset` (on a file opened for appending: at its end), in writes of at most
     /// [`WRITE_BYTES`].
     ///

@@ -156,6 +156,8 @@ pub struct Vault {
     pub(crate) covered: usize,
     /// Synced, on their way to their lot files: by lot, in lsn order.
     pub(crate) ready: VecDeque<(Lot, Vec<Staged>)>,
+    /// So many of them, from the first, were there before the last sync ended.
+    pub(crate) overdue: usize,
     pub(crate) pending: Vec<Pending>,
     pub(crate) checkpointing: Checkpointing,
     /// Tickets to answer as soon as the buffered frames are handed to the kernel.
@@ -219,6 +221,7 @@ impl Vault {
             staged: Vec::new(),
             covered: 0,
             ready: VecDeque::new(),
+            overdue: 0,
             pending: Vec::new(),
             checkpointing: parts.checkpointing,
             after_flush: Vec::new(),

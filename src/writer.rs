@@ -162,10 +162,10 @@ impl Vault {
     /// Looks at the batch's lot. If somebody else has changed it, what is in hand is finished and a
     /// checkpoint made before the file is taken as it is: no redo may reach back past the change.
     fn open_lot(&mut self, stem: &str, now: Now) -> Result<Result<Lot, Refusal>, VaultError> {
-        if self.group_lots.len() >= self.lots.most_lots_in_group() {
+        let crowded = self.lots.is_crowded() && !self.lots.is_open(stem);
+        if crowded || self.group_lots.len() >= self.lots.most_lots_in_group() {
             self.commit(now)?;
-            // One group may name a thousand lots: it must not leave a thousand evicted files behind.
-            if self.lots.is_crowded() {
+            if crowded {
                 self.checkpoint_now(now)?;
             }
             if let Some(refusal) = self.is_blocked(stem) {

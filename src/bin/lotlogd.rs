@@ -25,9 +25,9 @@ use tokio::sync::oneshot;
 const OTHER_FILES: u64 = 64;
 /// Those who are told no have one descriptor of so many.
 const LINGERING_PART: u64 = 16;
-/// Descriptors for each lot that is held open. Beside these, evicted files wait for their sync, half as many again as
-/// may be open; and while a checkpoint syncs as many and what was open when it began, both fill up anew.
-const FILES_OF_A_LOT: u64 = 5;
+/// Descriptors for two lots that are held open: beside these, evicted files wait for their sync, a quarter as many as
+/// may be open, and as many are in the hands of a checkpoint under way.
+const FILES_OF_TWO_LOTS: u64 = 3;
 /// Held open however low the limit is.
 const LEAST_LOTS: usize = 4;
 /// Fewer open lots than this are worth a warning.
@@ -155,7 +155,7 @@ fn raise_open_files(config: &mut Config) {
         );
     }
     let left = limit.saturating_sub(config.limits.max_connections as u64 + others);
-    let lots = usize::try_from(left / FILES_OF_A_LOT).unwrap_or(usize::MAX).max(LEAST_LOTS);
+    let lots = usize::try_from(left * 2 / FILES_OF_TWO_LOTS).unwrap_or(usize::MAX).max(LEAST_LOTS);
     if lots < config.vault.max_open_lots {
         config.vault.max_open_lots = lots;
         if config.vault.max_open_lots < FEW_LOTS {
