@@ -163,7 +163,8 @@ impl Vault {
     ) -> Result<Vault, OpenError> {
         prepare(&storage)?;
         let scanned = scan(&storage)?;
-        let (told, stranded) = match chain::decide(&scanned, lots_exist(&storage)?) {
+        let mut names = storage.names(Dir::Lots)?;
+        let (told, stranded) = match chain::decide(&scanned, any_lot(&names)) {
             Decision::Fresh => (Told { next_lsn: 1, ..Told::default() }, Vec::new()),
             Decision::Damaged { at, why } => return Err(OpenError::Damaged { at, why }),
             Decision::Newer { number, version } => return Err(OpenError::Newer { number, version }),
@@ -175,14 +176,20 @@ impl Vault {
                 redo(&storage, range, config, around)?
             }
         };
-        if told.next_lsn > 1 && !lots_exist(&storage)? {
+        if told.batches > 0 {
+            names = storage.names(Dir::Lots)?;
+        }
+        if told.next_lsn > 1 && !any_lot(&names) {
             tracing::warn!(
                 batches = told.next_lsn - 1,
                 "batches were stored here before, but there is no lot file: unless all were moved away, look whether lots/ is mounted"
             );
         }
+        let mut unfinished: Vec<String> =
+            names.into_iter().filter(|name| name.ends_with(FRESH_SUFFIX)).collect();
+        unfinished.sort_unstable();
         let mut vault = with_space(&storage, around, || {
-            remove_unfinished_lots(&storage, &told, around.now().wall_micros)?;
+            remove_unfinished_lots(&storage, &unfinished, &told, around.now().wall_micros)?;
             begin(&storage, config, &metrics, &scanned, &told, around)
         })?;
         vault.take_stranded(stranded, around.now())?;
@@ -275,7 +282,11 @@ pub fn scan(storage: &Storage) -> Result<Vec<Scanned>, StorageError> {
 /// # Errors
 /// Of the storage.
 pub fn lots_exist(storage: &Storage) -> Result<bool, StorageError> {
-    Ok(storage.list(Dir::Lots)?.iter().any(|name| name.ends_with(LOT_SUFFIX)))
+    Ok(any_lot(&storage.names(Dir::Lots)?))
+}
+
+fn any_lot(names: &[String]) -> bool {
+    names.iter().any(|name| name.ends_with(LOT_SUFFIX))
 }
 
 /// Redoes a range, waiting for space if need be.
@@ -379,12 +390,15 @@ fn remove_old(storage: &Storage, scanned: &[Scanned]) -> Result<(), StorageError
 }
 
 /// Removes unfinished lot files, while it is known which lots were redone: before the new chain counts.
-fn remove_unfinished_lots(storage: &Storage, told: &Told, wall_micros: i64) -> Result<(), StorageError> {
-    let mut some = false;
-    for name in storage.list(Dir::Lots)? {
+fn remove_unfinished_lots(
+    storage: &Storage,
+    names: &[String],
+    told: &Told,
+    wall_micros: i64,
+) -> Result<(), StorageError> {
+    for name in names {
         let Some(stem) = name.strip_suffix(FRESH_SUFFIX) else { continue };
-        some = true;
-        if let Err(error) = remove_unfinished(storage, stem, &name, told.lots.contains(stem), wall_micros) {
+        if let Err(error) = remove_unfinished(storage, stem, name, told.lots.contains(stem), wall_micros) {
             if storage.failure().is_some() {
                 return Err(error);
             }
@@ -392,7 +406,7 @@ fn remove_unfinished_lots(storage: &Storage, told: &Told, wall_micros: i64) -> R
         }
     }
     // Come back after a power cut, it would be somebody else's: nothing would be redone then.
-    if some { storage.sync_dir(Dir::Lots) } else { Ok(()) }
+    if names.is_empty() { Ok(()) } else { storage.sync_dir(Dir::Lots) }
 }
 
 /// Removes an unfinished lot file. Ours is empty, or of a lot that was just redone; anything else is set aside.

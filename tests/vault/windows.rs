@@ -144,3 +144,21 @@ fn a_recovery_reads_the_journal_once_to_judge_it_and_three_times_to_redo_it() {
     let reads = reads.load(Ordering::SeqCst);
     assert!((held + 3..=4 * held).contains(&reads), "{reads} reads of {held} segments");
 }
+
+#[test]
+fn a_start_with_nothing_to_redo_lists_the_lots_once() {
+    let mut rig = Rig::new();
+    rig.send("L", "s", 1, lotlog::batch::Durability::Synced);
+    rig.settle();
+    // The first start redoes it.
+    let disk = SimDisk::new(rig.world());
+    drop(open(&disk, &Around::new(), &config()).unwrap());
+    let lists = Arc::new(AtomicUsize::new(0));
+    let counted = lists.clone();
+    disk.set_look(Box::new(move |what| {
+        counted.fetch_add(usize::from(what == "list lots/"), Ordering::SeqCst);
+        Ok(())
+    }));
+    drop(open(&disk, &Around::new(), &config()).unwrap());
+    assert_eq!(lists.load(Ordering::SeqCst), 1);
+}
