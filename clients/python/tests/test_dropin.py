@@ -71,6 +71,28 @@ class DropIn(TestCase):
         self.assertEqual([len(self.place.records(lot)) for lot in ("named", "unassigned")], [1, 1])
         self.assertFalse(os.path.exists(path))
 
+    def test_an_odd_path_or_context_loses_no_predictions(self):
+        class Row:  # used as a mapping, without being one: a Series, a row of a database
+            def keys(self):
+                return ["lot_id"]
+
+            def __contains__(self, key):
+                return key == "lot_id"
+
+            def __getitem__(self, key):
+                return {"lot_id": "ROW"}[key]
+
+        self.assertEqual(lotlog.log_predictions([{"sku_local": "A"}], Row(), None), 1)
+        self.assertEqual(lotlog.log_predictions([{"sku_local": "A"}], {}, b"/x/BYTES.jsonl"), 1)
+        self.assertEqual(lotlog.log_predictions([{"sku_local": "A"}], {}, 7), 1)
+        self.assertEqual([len(self.place.records(lot)) for lot in ("ROW", "BYTES", "unassigned")], [1, 1, 1])
+
+    def test_a_number_with_more_digits_than_python_writes_is_left_out_and_counted(self):
+        rows = [{"sku_local": "A", "est_price_mu": 10**5000}, {"sku_local": "B", "sell_p60": 0.5}]
+        self.assertEqual(lotlog.log_predictions(rows, {"lot_id": "long"}, None), 2)
+        self.assertEqual([r.get("est_price_mu") for r in self.place.records("long")], [None, None])
+        self.assertEqual(lotlog.dropin.default_client().stats()["dropped"], 1)
+
     def test_odd_values_never_break_it_and_skus_stay_what_they_were(self):
         nan, inf = float("nan"), float("inf")
         rows = [

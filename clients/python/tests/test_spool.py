@@ -222,6 +222,58 @@ class Trouble(SpoolCase):
         self.place.start()
         self.assertEqual(client.log([{"n": 1}], lot_id="L").records, 1)
 
+    def test_a_spool_that_cannot_be_used_keeps_no_batch_from_a_daemon_that_is_there(self):
+        def locked_by_a_directory(path):
+            os.makedirs(os.path.join(path, "lock"))
+            with open(os.path.join(path, "0-1.spool"), "wb") as file:
+                file.write(b'{"session":"b","seq":1,"context":{"lot_id":"L"},"items":[{"n":9}]}\n')
+
+        for at, prepare in enumerate((locked_by_a_directory, lambda path: os.symlink(path, path))):
+            self.spool = os.path.join(self.directory(), "spool")
+            prepare(self.spool)
+            with self.subTest(at), self.client(timeout=5) as client:
+                self.assertEqual(client.log([{"n": 1}], lot_id="L").records, 1)
+
+            async def work():
+                async with AsyncClient(self.place.socket, on_failure="spool", spool_dir=self.spool) as client:
+                    self.assertEqual((await client.log([{"n": 1}], lot_id="L")).records, 1)
+
+            with self.subTest(at):
+                asyncio.run(work())
+
+    def test_what_cannot_be_read_in_the_spool_stands_in_nobodys_way(self):
+        self.place.stop()
+        self.client().log([{"n": 0}], lot_id="L")
+        self.place.start()
+        os.mkfifo(os.path.join(self.spool, "0-1.spool"))
+        os.mkdir(os.path.join(self.spool, "0-2.spool"))
+        os.symlink("/nowhere", os.path.join(self.spool, "0-3.spool"))
+        client = self.client(timeout=5)
+        for n in (1, 2):
+            self.assertEqual(client.log([{"n": n}], lot_id="L").records, 1)
+        self.assertEqual(self.seen(), [0, 1, 2])
+        self.assertEqual(self.files(), ["0-1.spool", "0-2.spool", "0-3.spool"])
+        self.assertTrue(any("0-1.spool" in str(warning.message) for warning in self.told))
+
+    def test_a_batch_behind_an_old_spool_is_spooled_with_a_warning_too(self):
+        self.place.stop()
+        self.client().log([{"n": 0}], lot_id="L")
+        del self.told[:]
+        client = self.client()
+        self.assertTrue(client.log([{"n": 1}], lot_id="L").spooled)
+        self.assertTrue(client.log([{"n": 2}], lot_id="L").spooled)
+        self.assertEqual(["no daemon at" in str(warning.message) for warning in self.told], [True])
+
+    def test_a_line_that_is_no_request_is_counted_once(self):
+        self.place.stop()
+        os.makedirs(self.spool)
+        with open(os.path.join(self.spool, "0-1.spool"), "wb") as file:
+            file.write(b'no request\n{"session":"o","seq":1,"context":{"lot_id":"L"},"items":[{"n":0}]}\n')
+        client = self.client()
+        for n in (1, 2):
+            client.log([{"n": n}], lot_id="L")
+        self.assertEqual(client.stats()["refused"], 1)
+
     def test_a_full_spool_is_a_counted_loss(self):
         self.place.stop()
         client = self.client()

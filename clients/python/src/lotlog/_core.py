@@ -270,6 +270,8 @@ class Core:
         if not self._spool_waits or delivery.may_overtake:
             return True
         self._impatient = not delivery.answered
+        why = delivery.last_trouble or f"the daemon at {self._driver.link.path} gave no answer"
+        self._warn("spooled", f"batches are kept in {self._spool.directory}, behind those that lie there, until the daemon takes them: {why}")
         return False
 
     def _call_back(self) -> None:

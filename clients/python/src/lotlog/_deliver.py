@@ -40,7 +40,7 @@ class Delivery:
         self.driver: Optional[Driver] = None
         #: Nothing more can be done now.
         self.ended = self._handle is None
-        #: Something was left because another process delivers, or one lot is refused for now: new batches need not wait.
+        #: What is left is another process's, or cannot be delivered now whatever the daemon does: new batches need not wait.
         self.may_overtake = self._handle is None
         self.delivered_batches = 0
         self.delivered_records = 0
@@ -90,11 +90,16 @@ class Delivery:
 
     def _next_file(self) -> None:
         if not self._names:
-            self.may_overtake = bool(self._put_off)
+            # What is left cannot be delivered now, or came meanwhile from another process: new batches need not wait.
+            self.may_overtake = True
             self.ended = True
             return
         self._name = self._names.pop(0)
-        lines = self._spool.read(self._name)
+        try:
+            lines = self._spool.read(self._name)
+        except OSError as error:
+            self._warn(f"{self._name} in the spool {self._spool.directory} cannot be read, so it is left there: {error}")
+            return
         if lines is not None:
             for odd in (text for text in lines if not text.session):
                 self._set_aside(odd.text, "it is no request line of a spool")
@@ -159,8 +164,7 @@ class Delivery:
         self._leave_run()
 
     def _set_aside(self, text: bytes, why: str) -> None:
-        self.refused_batches += 1
-        self._spool.set_aside(self._name, text)
+        self.refused_batches += self._spool.set_aside(self._name, text)
         self._warn(f"a spooled batch was refused and is kept in {self._spool.directory}, in a file .refused: {why}")
 
 

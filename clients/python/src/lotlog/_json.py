@@ -121,6 +121,10 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return _without_lone_surrogates(str(value))
     if isinstance(value, int):
+        try:
+            int.__repr__(value)
+        except ValueError:  # more digits than Python writes
+            return _INFINITY if value > 0 else -_INFINITY
         return int(value)
     if isinstance(value, float):
         return float(value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 import time
 from typing import List, NamedTuple, Optional
 
@@ -98,7 +99,7 @@ class Spool:
         """The files, in order."""
         try:
             return sorted(name for name in os.listdir(self.directory) if name.endswith(SUFFIX))
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
+        except OSError:  # not there, or not to be read: nothing that could be delivered
             return []
 
     def used_bytes(self) -> int:
@@ -116,9 +117,12 @@ class Spool:
         return total
 
     def read(self, name: str) -> Optional[List[SpooledLine]]:
-        """A file's whole lines; None where it has gone. A torn end, which only a disk that lies can leave, is not a line."""
+        """A file's whole lines; None where it has gone. A torn end, which only a disk that lies can leave, is not a line.
+        Never waits: what is no regular file is an OSError."""
         try:
-            with open(os.path.join(self.directory, name), "rb") as file:
+            with open(os.path.join(self.directory, name), "rb", opener=_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise OSError(f"{name} is not a regular file")
                 text = file.read()
         except FileNotFoundError:
             return None
@@ -139,13 +143,13 @@ class Spool:
         except FileNotFoundError:
             pass
 
-    def set_aside(self, name: str, text: bytes) -> None:
-        """Keeps a batch that the daemon refused, for a person: it would be refused again."""
+    def set_aside(self, name: str, text: bytes) -> bool:
+        """Keeps a batch that the daemon refused, for a person: it would be refused again. Whether it was not kept before."""
         path = os.path.join(self.directory, name[: -len(SUFFIX)] + ".refused")
         try:
             with open(path, "rb") as file:
                 if text in file.read():
-                    return
+                    return False
         except FileNotFoundError:
             pass
         with open(path, "ab", opener=_private) as file:
@@ -153,6 +157,7 @@ class Spool:
             file.flush()
             os.fsync(file.fileno())
         self._sync_directory()
+        return True
 
     def lock(self) -> Optional[int]:
         """The right to deliver, which one process has at a time; None where another has it. Give it to :meth:`unlock`."""
@@ -173,7 +178,11 @@ class Spool:
 
     def _clear_leftovers(self) -> None:
         horizon = time.time() - _LEFTOVER_SECONDS
-        for name in os.listdir(self.directory):
+        try:
+            names = os.listdir(self.directory)
+        except OSError:
+            return
+        for name in names:
             path = os.path.join(self.directory, name)
             try:
                 if name.endswith(".new") and os.stat(path).st_mtime < horizon:
@@ -184,3 +193,7 @@ class Spool:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)

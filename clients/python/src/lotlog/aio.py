@@ -171,8 +171,9 @@ class AsyncClient(Core):
         if not self._spool_waits or self._spool is None or self._delivering:
             return True
         self._delivering = True
-        delivery = Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
+        delivery = None
         try:
+            delivery = Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
             while not delivery.ended:
                 now = time.monotonic()
                 pause = delivery.work(now)
@@ -189,7 +190,8 @@ class AsyncClient(Core):
             self._warn("spool trouble", f"the spool in {self._spool.directory} cannot be delivered: {error}")
             return True
         finally:
-            delivery.close()
+            if delivery is not None:
+                delivery.close()
             self._delivering = False
         return self._after_delivery(delivery)
 

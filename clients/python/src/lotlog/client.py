@@ -206,8 +206,8 @@ class Client(Core):
         """Delivers what waits in the spool; False where it still does and new batches must queue behind it."""
         if not self._spool_waits or self._spool is None:
             return True
-        delivery = _deliver.Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
         try:
+            delivery = _deliver.Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
             _deliver.run(delivery, lambda: self._delivery_limit(delivery, started, timeout))
         except OSError as error:
             self._warn("spool trouble", f"the spool in {self._spool.directory} cannot be delivered: {error}")

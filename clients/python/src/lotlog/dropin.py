@@ -82,7 +82,7 @@ def _rows(items: Any) -> Rows:
 
 
 def _context(context: Any, out_jsonl: Optional[Path]) -> Dict[str, Any]:
-    given = context if isinstance(context, Mapping) else {} if context is None else fields(context)
+    given = context if _has_keys(context) else {} if context is None else fields(context)
     if given is None:
         raise Unencodable(f"the context is a mapping, not {type(context).__name__}: nothing was sent")
     taken = {key: given[key] for key in CONTEXT_KEYS if key in given}
@@ -91,11 +91,16 @@ def _context(context: Any, out_jsonl: Optional[Path]) -> Dict[str, Any]:
     lot = taken.get("lot_id")
     if is_missing(lot) or (isinstance(lot, str) and not lot):
         taken.pop("lot_id", None)
-        if out_jsonl is not None:
-            stem = os.path.splitext(os.path.basename(os.fspath(out_jsonl)))[0]
+        if isinstance(out_jsonl, (str, bytes, os.PathLike)):  # anything else has no stem, which is no reason to lose a batch
+            stem = os.path.splitext(os.path.basename(os.fsdecode(out_jsonl)))[0]
             if stem:
                 taken["lot_id"] = stem
     return taken
+
+
+def _has_keys(context: Any) -> bool:
+    """A mapping, or what is used as one: a Series, a row."""
+    return isinstance(context, Mapping) or (callable(getattr(context, "keys", None)) and hasattr(context, "__getitem__"))
 
 
 def _warn_once(message: str) -> None:
