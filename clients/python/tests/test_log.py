@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
 import unittest
 
@@ -93,6 +96,42 @@ class Log(TestCase):
             self.assertEqual(client.sync(), 1)
             self.assertEqual(len(daemon.records("L")), 1)
             self.assertEqual(client.status()["records"], 1)
+
+    def test_a_time_without_end_is_a_time_and_none_at_all_is_refused_at_once(self):
+        daemon = self.daemon()
+        for lsn, seconds in enumerate((float("inf"), 1e30), 1):
+            with lotlog.Client(daemon.socket, timeout=seconds) as client:
+                self.assertEqual(client.log([{"a": 1}]).records, 1)
+                self.assertEqual((client.sync(), client.status()["records"]), (lsn, lsn))
+        with self.assertRaises(ValueError):
+            lotlog.Client(daemon.socket, timeout=float("nan"))
+
+    def test_whoever_answers_status_with_something_else_was_not_the_daemon(self):
+        path = os.path.join(self.directory(), "other.sock")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+
+            def answer():
+                while True:
+                    try:
+                        connection, _ = listener.accept()
+                    except OSError:
+                        return
+                    with connection:
+                        connection.recv(1000)
+                        connection.sendall(b"hello\nnull\n")
+
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            client = lotlog.Client(path, timeout=0.2)
+            try:
+                with self.assertRaises(lotlog.Unreachable):
+                    client.status()
+            finally:
+                client.close()
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join(5)
 
     def test_a_closed_client_says_so(self):
         daemon = self.daemon()

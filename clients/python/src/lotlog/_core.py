@@ -69,6 +69,8 @@ class Core:
         self._mode = environment_mode()
         self._ack = ack
         self._timeout = float(timeout)
+        if self._timeout != self._timeout:
+            raise ValueError("timeout is nan: give it in seconds")
         self._on_failure = on_failure
         self._counts: Dict[str, int] = dict.fromkeys(_COUNTED, 0)
         self._pid = os.getpid()

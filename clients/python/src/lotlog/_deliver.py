@@ -19,6 +19,10 @@ from ._session import Batch, Session, Settled, line
 from ._spool import Spool, SpooledLine
 
 
+#: A poll lasts at most this long: what there is time for may be more than a poll can be told.
+_SLICE_SECONDS = 1.0
+
+
 class Delivery:
     """One attempt to deliver what lies in a spool. Drive it: :meth:`work` and, as it says, :meth:`receive`, until ``ended``."""
 
@@ -179,7 +183,7 @@ def run(delivery: Delivery, limit: Callable[[], float]) -> None:
                 break
             if pause is None:
                 assert delivery.driver is not None
-                delivery.driver.link.poller().poll(max(1, int(left * 1000)))
+                delivery.driver.link.poller().poll(max(1, int(min(left, _SLICE_SECONDS) * 1000)))
                 delivery.receive(time.monotonic())
             else:
                 time.sleep(min(pause, left))

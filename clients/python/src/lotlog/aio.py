@@ -239,7 +239,7 @@ class AsyncClient(Core):
                 link.send(dumps({"op": op}) + b"\n")
                 lines: Optional[List[bytes]] = []
                 while lines is not None and not lines and time.monotonic() < deadline:
-                    await _ready(link, deadline - time.monotonic())
+                    await _ready(link, min(deadline - time.monotonic(), _SLICE_SECONDS))
                     lines = link.receive()
                 if lines:
                     reply: Dict[str, Any] = loads(lines[0])
@@ -253,6 +253,8 @@ class AsyncClient(Core):
                     trouble = "it closed the connection" if lines is None else "no answer"
             except OSError as error:
                 trouble = error.strerror or str(error)
+            except (ValueError, AttributeError, TypeError) as error:
+                trouble = f"what came is not a reply of lotlogd: {error}"
             finally:
                 link.close()
             if time.monotonic() >= deadline:

@@ -267,7 +267,7 @@ class Client(Core):
                 link.send(request)
                 while True:
                     left = deadline - time.monotonic()
-                    link.poller().poll(max(1, int(left * 1000)))
+                    link.poller().poll(max(1, int(min(left, _SLICE_SECONDS) * 1000)))
                     lines = link.receive()
                     if lines is None or left <= 0:
                         trouble = "it closed the connection" if lines is None else "no answer"
@@ -283,6 +283,8 @@ class Client(Core):
                         break
             except OSError as error:
                 trouble = error.strerror or str(error)
+            except (ValueError, AttributeError, TypeError) as error:
+                trouble = f"what came is not a reply of lotlogd: {error}"
             finally:
                 link.close()
             if time.monotonic() >= deadline:
