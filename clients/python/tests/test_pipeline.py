@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 import unittest
+import warnings
 
 from .support import TestCase
 
@@ -107,6 +108,20 @@ class Pipeline(TestCase):
             daemon.thaw()
             self.assertTrue(client.flush())
             self.assertEqual(receipt.records, 1)
+
+    def test_a_failure_that_no_call_waits_for_is_told_by_a_warning(self):
+        daemon = self.daemon()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with lotlog.Client(daemon.socket) as client:
+                for _ in range(2):
+                    client.log([{"n": 1}], lot_id="x" * 300, wait=False)
+                self.assertTrue(client.flush(), "all is settled")
+                self.assertEqual([w.category for w in told], [lotlog.LotlogWarning])
+            with lotlog.Client(daemon.socket) as client:
+                with self.assertRaises(lotlog.Refused):
+                    client.log([{"n": 1}], lot_id="x" * 300)
+        self.assertEqual(len(told), 1, "what is raised is not told twice")
 
     def test_no_thread_is_started(self):
         daemon = self.daemon()

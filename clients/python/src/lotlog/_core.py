@@ -170,7 +170,8 @@ class Core:
                 self._to_call.append(receipt)
 
     def _not_stored(self, batch: Batch, error: Exception) -> None:
-        if self._on_failure != "raise":
+        receipt = batch.receipt
+        if self._on_failure != "raise" or (receipt is not None and not (receipt._is_awaited or receipt._callbacks)):
             self._warn("not stored", f"a batch of {batch.records} records was not stored: {error}")
         if batch.receipt is not None:
             batch.receipt._failed(error)

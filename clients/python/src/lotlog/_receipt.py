@@ -20,7 +20,8 @@ class Receipt:
 
     __slots__ = (
         "records", "lsn", "duplicate", "dropped", "overridden", "durability", "lot", "session", "seq",
-        "spooled", "error", "_pid", "_parts", "_duplicates", "_total", "_wait", "_callbacks", "__weakref__",
+        "spooled", "error", "_pid", "_parts", "_duplicates", "_total", "_wait", "_callbacks", "_is_awaited",
+        "__weakref__",
     )  # fmt: skip
 
     def __init__(self, parts: int = 1, wait: Optional[Callable[["Receipt", Optional[float]], None]] = None):
@@ -40,6 +41,8 @@ class Receipt:
         self._total = parts
         self._duplicates = 0
         self._wait = wait
+        #: A call is waiting for it, and will say what went wrong.
+        self._is_awaited = False
         self._callbacks: List[Callable[["Receipt"], Any]] = []
 
     def done(self) -> bool:

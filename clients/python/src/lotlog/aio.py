@@ -82,6 +82,7 @@ class AsyncClient(Core):
             whole["lot_id"] = lot_id
         bodies = self._bodies(items, whole)
         receipt = AsyncReceipt(len(bodies), self)
+        receipt._is_awaited = wait
         self._enter()
         if not bodies:
             return receipt

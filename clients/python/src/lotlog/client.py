@@ -83,6 +83,7 @@ class Client(Core):
     def _log(self, bodies: List[Body], started: float, wait: bool, timeout: Optional[float]) -> Receipt:
         time_given = self._timeout if timeout is None else timeout
         receipt = Receipt(len(bodies), self._wait_for)
+        receipt._is_awaited = wait
         self._enter()
         if not bodies:
             return receipt
