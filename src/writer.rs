@@ -314,6 +314,10 @@ impl Vault {
         loop {
             let now = Now::read();
             self.tick(now)?;
+            if !self.ready.is_empty() {
+                // A producer or a connection may wait for this processor, and would for as long as lines are appended.
+                std::thread::yield_now();
+            }
             self.metrics.idle.store(!self.is_busy(), Relaxed);
             let next = receiver.next_group(self.next_deadline(now.mono));
             self.metrics.idle.store(false, Relaxed);
