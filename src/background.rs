@@ -276,6 +276,8 @@ fn make_segment(storage: &Storage, header: Header, recycled: bool) -> Result<Seg
         let some = zeros.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
         file.write_all(at, &zeros[..some]).map_err(|(_, e)| e)?;
         at += some as u64;
+        // Piece by piece: a sync of the journal that comes meanwhile must not wait for all of them.
+        file.sync()?;
     }
     file.sync()?;
     storage.rename(Dir::Journal, &name, &segment_name(header.number), true)?;
