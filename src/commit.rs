@@ -17,6 +17,9 @@ const _: () = assert!(GROUP_BYTES as u64 <= UNSYNCED_BYTES);
 /// and often, and what waits takes memory.
 const SYNC_BYTES: u64 = 2 << 20;
 const _: () = assert!(SYNC_BYTES < UNSYNCED_BYTES);
+/// Between two groups about so many bytes of lines are appended: what is to be answered at once does not wait for all
+/// of them, and small batches are still answered together.
+const TURN_BYTES: u64 = 64 << 10;
 
 impl Vault {
     /// Whether something is on its way without anybody's doing: a sync under way, or batches that it covered.
@@ -88,8 +91,20 @@ impl Vault {
         self.metrics.syncs.fetch_add(1, Relaxed);
     }
 
+    /// Appends synced batches to their lot files, as many as one turn has time for.
+    pub(crate) fn apply_some(&mut self, now: Now) -> Result<(), VaultError> {
+        let mut bytes = 0;
+        while bytes < TURN_BYTES
+            && let Some((_, batches)) = self.ready.front()
+        {
+            bytes += batches.iter().map(|s| s.batch.lines_bytes).sum::<u64>();
+            self.apply_next(now)?;
+        }
+        Ok(())
+    }
+
     /// Appends the synced batches of one lot to its file.
-    pub(crate) fn apply_next(&mut self, now: Now) -> Result<(), VaultError> {
+    fn apply_next(&mut self, now: Now) -> Result<(), VaultError> {
         let Some((lot, batches)) = self.ready.pop_front() else { return Ok(()) };
         self.overdue = self.overdue.saturating_sub(1);
         if let Some(changed) = self.apply_lot(lot, batches, now)? {

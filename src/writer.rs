@@ -286,8 +286,7 @@ impl Vault {
         self.lots.note_time(now.wall_micros);
         self.journal.tend(now.mono)?;
         self.hear_sync(now)?;
-        // One lot between two groups: who is to be answered at once does not wait for all of them.
-        self.apply_next(now)?;
+        self.apply_some(now)?;
         if !self.pending.is_empty() && now.mono >= self.pending_retry_at {
             self.retry_pending(now)?;
         }
