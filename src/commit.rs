@@ -80,9 +80,8 @@ impl Vault {
             let batches = std::iter::once(first).chain(more).collect();
             self.ready.push_back((lot, batches));
         }
-        if self.ready.is_empty() {
-            self.all_applied(now.mono)
-        }
+        // Under load there is always something on its way: what is told of it is told once for each sync.
+        self.note_applied(now.mono);
         Ok(())
     }
 
@@ -113,13 +112,13 @@ impl Vault {
             return self.commit(now);
         }
         if self.ready.is_empty() {
-            self.all_applied(now.mono);
+            self.note_applied(now.mono);
         }
         Ok(())
     }
 
-    /// Everything synced is in its lot file, or pending.
-    fn all_applied(&mut self, now: Instant) {
+    /// Tells those who waited for more than one batch how far all is in the lot files, or pending.
+    fn note_applied(&mut self, now: Instant) {
         self.answer_older();
         self.note_synced();
         self.answer_sync_waiters(now);
@@ -157,7 +156,7 @@ impl Vault {
         let mut hand: Vec<Staged> = self.ready.drain(..).flat_map(|(_, batches)| batches).collect();
         hand.append(&mut self.staged);
         self.apply(hand, now)?;
-        self.all_applied(now.mono);
+        self.note_applied(now.mono);
         Ok(())
     }
 
