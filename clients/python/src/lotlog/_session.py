@@ -173,14 +173,19 @@ class Session:
             self.stale = self.in_flight - 1
             self.in_flight = 0
             return self._after_refusal(None, foreign=True)
+        # No call stands between these, so that an interrupt finds all of them done or none: a number given on while its
+        # batch is still pending would store that batch twice.
+        del self.pending[0]
         self.base_seq = seq + 1
         self.in_flight -= 1
         if self._allowance < MAX_IN_FLIGHT_BATCHES:
             self._allowance *= 2
-        return (self._take_first(), self.name, seq, reply)
+        return (self._taken(first), self.name, seq, reply)
 
     def _take_first(self) -> Batch:
-        batch = self.pending.popleft()
+        return self._taken(self.pending.popleft())
+
+    def _taken(self, batch: Batch) -> Batch:
         self.pending_bytes -= len(batch.body)
         self._pause = FIRST_PAUSE_SECONDS
         self._progress = True
