@@ -27,20 +27,26 @@ pub(crate) struct Changed {
     why: String,
 }
 
+/// Batches in lsn order, told apart by lot.
+pub(crate) fn by_lot(mut staged: Vec<Staged>) -> impl Iterator<Item = (Lot, Vec<Staged>)> {
+    // Stable: the batches of a lot stay in lsn order.
+    staged.sort_by_key(|s| s.lot);
+    let mut rest = staged.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let first = rest.next()?;
+        let lot = first.lot;
+        let mut batches = vec![first];
+        batches.extend(std::iter::from_fn(|| rest.next_if(|s| s.lot == lot)));
+        Some((lot, batches))
+    })
+}
+
 impl Vault {
     /// Appends synced batches to their lot files, the batches of a lot together. What cannot be written
     /// stays pending: it is committed.
-    pub(crate) fn apply(&mut self, mut staged: Vec<Staged>, now: Now) -> Result<(), VaultError> {
-        // Stable: the batches of a lot stay in lsn order.
-        staged.sort_by_key(|s| s.lot);
+    pub(crate) fn apply(&mut self, staged: Vec<Staged>, now: Now) -> Result<(), VaultError> {
         let mut changed = Vec::new();
-        let mut rest = staged.into_iter().peekable();
-        while let Some(first) = rest.next() {
-            let lot = first.lot;
-            let mut batches = vec![first];
-            while let Some(next) = rest.next_if(|s| s.lot == lot) {
-                batches.push(next);
-            }
+        for (lot, batches) in by_lot(staged) {
             changed.extend(self.apply_lot(lot, batches, now)?);
         }
         self.apply_changed(changed, now)

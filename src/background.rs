@@ -273,11 +273,13 @@ fn make_segment(storage: &Storage, header: Header, recycled: bool) -> Result<Seg
     let zeros = vec![0; WRITE_BYTES];
     let mut at = HEADER_BYTES;
     while at < bytes && !recycled {
+        if at > HEADER_BYTES {
+            // Piece by piece: a sync of the journal that comes meanwhile must not wait for all of them.
+            file.sync()?;
+        }
         let some = zeros.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
         file.write_all(at, &zeros[..some]).map_err(|(_, e)| e)?;
         at += some as u64;
-        // Piece by piece: a sync of the journal that comes meanwhile must not wait for all of them.
-        file.sync()?;
     }
     file.sync()?;
     storage.rename(Dir::Journal, &name, &segment_name(header.number), true)?;

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::apply::PENDING_PATIENCE;
+use crate::apply::{PENDING_PATIENCE, by_lot};
 use crate::batch::{Code, Outcome, Refusal};
 use crate::queue::GROUP_BYTES;
 use crate::vault::{Now, Staged, Vault, VaultError, unavailable};
@@ -70,16 +70,9 @@ impl Vault {
             self.apply_next(now)?;
         }
         self.overdue = self.ready.len();
-        let mut covered: Vec<Staged> = self.staged.drain(..std::mem::take(&mut self.covered)).collect();
+        let covered: Vec<Staged> = self.staged.drain(..std::mem::take(&mut self.covered)).collect();
         self.sync_if_wanted(now)?;
-        covered.sort_by_key(|s| s.lot);
-        let mut covered = covered.into_iter().peekable();
-        while let Some(first) = covered.next() {
-            let lot = first.lot;
-            let more = std::iter::from_fn(|| covered.next_if(|s| s.lot == lot));
-            let batches = std::iter::once(first).chain(more).collect();
-            self.ready.push_back((lot, batches));
-        }
+        self.ready.extend(by_lot(covered));
         // Under load there is always something on its way: what is told of it is told once for each sync.
         self.note_applied(now.mono);
         Ok(())

@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 use crate::background::{Done, Job, Lane, Segment, prepare_segment};
 use crate::frame::{self, Content, END_BYTES, Frame, HEADER_BYTES, Header, Position};
 use crate::queue::Bell;
-use crate::storage::{File, Storage, StorageError};
+use crate::storage::{Dir, File, Storage, StorageError};
 
 /// Spare segments kept ready.
 pub const SPARE_SEGMENTS: usize = 2;
-/// As many are kept as the last checkpoint made needless, but no more than this.
+/// As many are kept as the last checkpoint made needless, but no more than this ...
 const MOST_SPARES: usize = 8;
+/// ... and no more than [`SPARE_SEGMENTS`] where the disk has room for fewer segments than this.
+const ROOMY_SEGMENTS: u64 = 64;
 const _: () = assert!(SPARE_SEGMENTS <= MOST_SPARES);
 /// Without a spare segment batches leave this part of the current one to a checkpoint.
 const ROOM_SHARE: u64 = 4;
@@ -410,7 +412,10 @@ impl Journal {
             let whole = bytes == self.segment_bytes;
             if whole { kept.push_back(number) } else { numbers.push_back(number) }
         }
-        let wanted = (numbers.len() + kept.len()).clamp(SPARE_SEGMENTS, MOST_SPARES);
+        // Where the question fails nobody knows of any room.
+        let free = self.storage.0.free_bytes(Dir::Journal).unwrap_or(0);
+        let most = if free >= ROOMY_SEGMENTS * self.segment_bytes { MOST_SPARES } else { SPARE_SEGMENTS };
+        let wanted = (numbers.len() + kept.len()).clamp(SPARE_SEGMENTS, most);
         while self.spares.len() + self.old.len() + usize::from(self.preparing) + kept.len() > wanted
             && let Some(number) = kept.pop_front()
         {

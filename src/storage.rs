@@ -190,6 +190,11 @@ impl Storage {
         self.latch.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Fails once the disk has failed.
+    pub fn check(&self) -> Result<(), StorageError> {
+        self.latch.check(|| "answer".to_owned())
+    }
+
     fn progressed(&self) {
         self.metrics.progress.fetch_add(1, Ordering::Relaxed);
     }

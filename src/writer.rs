@@ -249,7 +249,7 @@ impl Vault {
                 };
                 match waiting {
                     Some(staged) => staged.waiting.push((ticket, outcome)),
-                    None => ticket.answer(outcome),
+                    None => self.after_flush.push((ticket, outcome)),
                 }
             }
         }
@@ -258,6 +258,8 @@ impl Vault {
     /// Hands the frames to the kernel and answers who asked for no more.
     pub(crate) fn flush(&mut self) -> Result<(), VaultError> {
         self.journal.flush()?;
+        // A sync may have failed meanwhile: then nothing more is acknowledged, what is stored long since neither.
+        self.storage.check()?;
         for (ticket, outcome) in self.after_flush.drain(..) {
             ticket.answer(outcome);
         }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::sim::*;
 use lotlog::batch::{Code, Durability, Outcome};
+use lotlog::metrics::Metrics;
 use lotlog::queue::{Mailbox, Submission};
-use lotlog::storage::Dir;
+use lotlog::storage::{Dir, Storage, StorageError};
 use lotlog::vault::Vault;
 
 use Durability::{Synced, Written};
@@ -435,6 +436,24 @@ fn after_a_failed_journal_sync_nothing_more_is_acknowledged() {
     assert!(!matches!(answers[3], Outcome::Stored { .. } | Outcome::Duplicate { .. }), "{:?}", answers[3]);
     // What was `written` went with the page whose write-back failed: the disk took it, not the daemon's death.
     recovers_whole(&world, None, &farm.hear(), true);
+}
+
+#[test]
+fn what_was_stored_long_before_a_sync_failed_on_another_thread_is_not_acknowledged_again() {
+    for ack in [Written, Synced] {
+        let (around, farm) = (Around::new(), Farm::default());
+        let metrics = Arc::new(Metrics::default());
+        let storage = Storage::new(Arc::new(SimDisk::new(World::new())), metrics.clone());
+        let mut vault = Vault::recover(storage.clone(), &config(), metrics, &around).unwrap();
+        let first = farm.send("L", "s", 1, Synced, 3, 10);
+        commit(&mut vault, vec![first], &around).unwrap();
+        // The writer has not heard of it yet.
+        storage.stop(StorageError { what: "sync".to_owned(), source: eio() });
+        let again = farm.send("L", "s", 1, ack, 3, 10);
+        assert!(vault.commit_group(vec![again], around.now()).is_err());
+        drop(vault);
+        assert_eq!(farm.hear().sent[1].answer, Some(Outcome::Unknown), "{ack}");
+    }
 }
 
 #[test]
