@@ -86,10 +86,12 @@ impl Daemon {
         command
     }
 
+    /// The whole records of a lot. A file that is being written may end inside a line, and inside a character.
     fn lot(&self, stem: &str) -> Vec<serde_json::Value> {
-        let text =
-            std::fs::read_to_string(self.home.join(format!("data/lots/{stem}.jsonl"))).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let bytes = std::fs::read(self.home.join(format!("data/lots/{stem}.jsonl"))).unwrap_or_default();
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines = bytes[..whole].split_inclusive(|byte| *byte == b'\n');
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
     }
 
     fn kill(&mut self) {
