@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, FlockOperation};
 
 use crate::config::Config;
-use crate::door;
+use crate::door::{self, BindError};
 
 /// One thing that was looked at.
 #[derive(Debug)]
@@ -90,7 +90,12 @@ fn space(config: &Config) -> Result<String, String> {
 }
 
 fn socket(path: &Path) -> Result<String, String> {
-    door::look_at_socket(path).map_err(|e| e.to_string())?;
+    match door::look_at_socket(path) {
+        Err(BindError::InUse(_)) if door::is_for_activation(path) => {
+            return Ok(format!("{}, where systemd listens until the daemon does", path.display()));
+        }
+        looked => looked.map_err(|e| e.to_string())?,
+    }
     let parent = existing(path.parent().unwrap_or(Path::new(".")));
     if rustix::fs::access(&parent, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return Err(format!("{} may not be written by this user", parent.display()));

@@ -2,6 +2,7 @@
 //! who comes in.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -82,15 +83,26 @@ pub fn look_at_socket(path: &Path) -> Result<(), BindError> {
         Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => Ok(()),
         Err(e @ (rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) => Err(io_error(e.into())),
         // A full backlog (EAGAIN) and a socket of another type are signs of life too.
-        Ok(()) | Err(_) => Err(BindError::InUse(path.to_owned())),
+        Ok(_) | Err(_) => Err(BindError::InUse(path.to_owned())),
     }
 }
 
 /// Tries to connect, without waiting for a daemon that does not accept.
-fn knock(path: &Path) -> rustix::io::Result<()> {
+fn knock(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// Whether who listens at `path` is a systemd that passes the socket on to the daemon it starts: that of the
+/// system, or whoever started this process.
+pub fn is_for_activation(path: &Path) -> bool {
+    let Ok(listener) = knock(path).and_then(rustix::net::sockopt::socket_peercred) else { return false };
+    // A service sees its parent, and no other process.
+    rustix::process::getppid() == Some(listener.pid)
+        || (listener.pid.is_init()
+            && std::fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "systemd"))
 }
 
 /// Makes a directory and its parents, those that are new with [`PARENT_MODE`] whatever the umask.

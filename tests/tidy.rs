@@ -216,3 +216,43 @@ fn every_proof_that_is_listed_is_a_test() {
     }
     assert!(listed > 100, "only {listed} rows name a test");
 }
+
+/// The file that the package installs: every setting, explained, at its default, as under systemd.
+fn example_configuration() -> String {
+    let mut config = lotlog::config::Config::default();
+    config.data_dir = "/var/lib/lotlog".into();
+    config.socket = "/run/lotlog/lotlog.sock".into();
+    let printed = lotlog::settings::print(&config).unwrap();
+    let mut example = "\
+# /etc/lotlog/lotlogd.toml: settings of the lotlogd service, all at their defaults. Take the # from a line to change it,
+# see whether the daemon takes it:
+#
+#     sudo -u lotlog lotlogd --config /etc/lotlog/lotlogd.toml --print-config
+#
+# and `systemctl restart lotlogd`: producers wait, and nothing is lost. (log_level takes no more than `systemctl reload`.)
+# What the service has in its environment (`systemctl edit lotlogd`, Environment=LOTLOGD_...) comes before this file.
+# Under another data_dir than this the service may only write where a drop-in says ReadWritePaths=.
+"
+    .to_owned();
+    for line in printed.lines().skip(1) {
+        let is_setting = line.starts_with(|c: char| c.is_ascii_lowercase());
+        example += if is_setting { "#" } else { "" };
+        example += line;
+        example.push('\n');
+    }
+    example
+}
+
+#[test]
+fn the_example_configuration_has_every_setting_with_its_default() {
+    let path = root().join("systemd/lotlogd.toml");
+    let wanted = example_configuration();
+    if std::env::var_os("LOTLOG_ANEW").is_some() {
+        std::fs::write(&path, &wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == wanted,
+        "systemd/lotlogd.toml is not what the settings are: `LOTLOG_ANEW=1 cargo test --test tidy example` writes it anew"
+    );
+}

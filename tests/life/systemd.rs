@@ -147,6 +147,48 @@ fn systemd_accepts_the_units() {
 }
 
 #[test]
+fn the_service_is_exposed_to_little() {
+    if !exists("systemd-analyze") {
+        return;
+    }
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/lotlogd.service");
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--no-pager", "--offline=true"])
+        .arg(&unit)
+        .output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let Some((_, level)) = said.split_once("Overall exposure level for lotlogd.service: ") else {
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(why.contains("offline"), "{said}{why}");
+        eprintln!("SKIPPED: this systemd-analyze does not judge a unit file");
+        return;
+    };
+    let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
+    assert!(level <= 1.0, "exposure {level}\n{said}");
+}
+
+#[test]
+fn check_takes_a_socket_that_systemd_holds_for_the_daemon_and_no_other() {
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("s");
+    // A manager listens, and starts the check as its own child: this process is in the place of systemd.
+    let _held = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mut direct = lotlogd(home.path());
+    direct.arg("--check").arg("--data-dir").arg(home.path().join("data")).arg("--socket").arg(&socket);
+    let output = direct.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("where systemd listens"), "{said}");
+    // The same check of somebody else's child: then the listener is no manager of its.
+    let mut shell = Command::new("sh");
+    let script = "\"$0\" --check --data-dir \"$1\" --socket \"$2\"; exit $?";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_lotlogd")]).arg(home.path().join("data")).arg(&socket);
+    let output = shell.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(78) && said.contains("served by another daemon"), "{said}");
+}
+
+#[test]
 fn without_systemd_nothing_of_it_happens() {
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path(), &[]);
