@@ -219,9 +219,11 @@ fn every_proof_that_is_listed_is_a_test() {
 
 /// The file that the package installs: every setting, explained, at its default, as under systemd.
 fn example_configuration() -> String {
-    let mut config = lotlog::config::Config::default();
-    config.data_dir = "/var/lib/lotlog".into();
-    config.socket = "/run/lotlog/lotlog.sock".into();
+    let config = lotlog::config::Config {
+        data_dir: "/var/lib/lotlog".into(),
+        socket: "/run/lotlog/lotlog.sock".into(),
+        ..Default::default()
+    };
     let printed = lotlog::settings::print(&config).unwrap();
     let mut example = "\
 # /etc/lotlog/lotlogd.toml: settings of the lotlogd service, all at their defaults. Take the # from a line to change it,
