@@ -296,13 +296,21 @@ impl Connection {
         match decoded {
             Err(rejected) => self.refuse(rejected.seq, &rejected.refusal),
             Ok(Request::Status) => self.replies.push_status(),
-            Ok(Request::Sync) if self.draining => self.refuse(None, &shutting_down()),
+            Ok(Request::Sync | Request::Order(_)) if self.draining => self.refuse(None, &shutting_down()),
             Ok(Request::Log(log)) if self.draining => self.refuse(log.echo.seq, &shutting_down()),
             Ok(Request::Sync) => {
                 held.hold(0);
                 self.replies.push_awaited(Awaited { echo: None, since: now });
                 self.submit(Submission::Sync(self.mailbox.ticket(slot).holding(held)));
             }
+            Ok(Request::Order(order)) => match self.front.forbids_order(&order, &self.stream) {
+                Some(refusal) => self.refuse(None, &refusal),
+                None => {
+                    held.hold(0);
+                    self.replies.push_awaited(Awaited { echo: None, since: now });
+                    self.submit(Submission::Order(order, self.mailbox.ticket(slot).holding(held)));
+                }
+            },
             Ok(Request::Log(log)) => match log.batch {
                 None => self.replies.push(protocol::empty_reply(&log.echo)),
                 Some(batch) => {

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::batch::{Code, Durability, Refusal};
 use crate::budget::{Budget, PassOffice};
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
+use crate::order::{self, Order};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Front {
     pub passes: Arc<PassOffice>,
     /// Connections that linger.
     pub lingering: Arc<Semaphore>,
+    /// Rung when an operator has asked for a reload: the configuration is to be read anew.
+    pub reload: Arc<Notify>,
 }
 
 impl Front {
@@ -47,7 +50,20 @@ impl Front {
             budget: Budget::new(config.limits.max_bytes_in_flight),
             passes: Arc::default(),
             lingering: Arc::new(Semaphore::new(config.limits.max_lingering)),
+            reload: Arc::default(),
         })
+    }
+
+    /// Why a peer may not ask for this: orders are for root and the daemon's own user.
+    pub fn forbids_order(&self, order: &Order, stream: &UnixStream) -> Option<Refusal> {
+        let user = stream.peer_cred().ok().map(|peer| peer.uid());
+        if user.is_none_or(|user| user != 0 && user != nix::unistd::geteuid().as_raw()) {
+            return Some(order::forbidden(user));
+        }
+        match order {
+            Order::Reload => self.reload.notify_one(),
+        }
+        None
     }
 
     /// Why a peer is not let in, by the kernel's word for its user and the system's for that user's groups.

@@ -18,7 +18,7 @@ const MODES: [u32; 2] = [0o640, 0o750];
 /// Directories below DATA; `archive` is the operator's.
 const DIRS: &[&str] = &["lots", "journal", "quarantine"];
 /// Other names in DATA that mean no harm: the operator's, and that of a file system's root.
-const OTHERS: &[&str] = &["archive", "lost+found"];
+const OTHERS: &[&str] = &["archive", "logrotate", "lost+found"];
 
 /// What a name is.
 enum Name {

@@ -35,7 +35,7 @@
 //! | [`item`], [`context`], [`record`], [`tally`] | the record: its two halves, composing its lines, and what of a request was not stored |
 //! | [`server`], [`door`], [`front`] | accepting and draining; the socket file; what connections share and who may connect |
 //! | [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`] | one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page |
-//! | [`queue`], [`budget`] | the hatch: submissions and tickets; the bytes in flight |
+//! | [`queue`], [`budget`], [`order`] | the hatch: submissions and tickets; the bytes in flight; what operators ask for |
 //! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; clock and space |
 //! | [`sessions`] | what each session stored last |
 //! | [`frame`], [`journal`], [`chain`], [`window`] | journal bytes; writing them; reading them back and deciding what they mean; a window at a time |
@@ -85,6 +85,7 @@ pub mod lots;
 pub mod means;
 pub mod metrics;
 pub mod number;
+pub mod order;
 pub mod ownlog;
 pub mod patience;
 pub mod places;

@@ -6,6 +6,7 @@ use crate::batch::{Batch, Body, Code, Durability, LotId, Outcome, Refusal, Sessi
 use crate::config::Limits;
 use crate::context::Context;
 use crate::item::Items;
+use crate::order::{self, Order};
 use crate::record;
 use crate::scan::Scanner;
 use crate::tally::Tally;
@@ -22,6 +23,8 @@ pub enum Request {
     Sync,
     /// `{"op":"status"}`.
     Status,
+    /// An operator's.
+    Order(Order),
 }
 
 /// A `log` request: the batch, and what its reply will say beside the outcome.
@@ -79,6 +82,7 @@ enum Op {
     Log,
     Sync,
     Status,
+    Order(order::Op),
 }
 
 /// What has been read of a request. The first thing wrong with it is kept, and the scan goes on: a line that
@@ -192,10 +196,14 @@ impl Draft<'_> {
                 "log" => self.op = Op::Log,
                 "sync" => self.op = Op::Sync,
                 "status" => self.op = Op::Status,
-                other => {
-                    let op = text::excerpt(other);
-                    self.blame(invalid(format!("op `{op}` is not known: it is log, sync or status")));
-                }
+                other => match order::Op::named(other) {
+                    Some(op) => self.op = Op::Order(op),
+                    None => {
+                        let op = text::excerpt(other);
+                        let known = "it is log, sync or status, or for operators reload";
+                        self.blame(invalid(format!("op `{op}` is not known: {known}")));
+                    }
+                },
             },
             ("session", Value::Text(token)) => {
                 self.session = SessionId::new(&scanner.text(token));
@@ -274,12 +282,17 @@ impl Draft<'_> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
-        if self.op != Op::Log {
-            if let Some(key) = self.of_log {
-                let op = if self.op == Op::Sync { "sync" } else { "status" };
-                return Err(invalid(format!("key `{key}` is not known to op {op}: leave it out")));
-            }
-            return Ok(if self.op == Op::Sync { Request::Sync } else { Request::Status });
+        let (op, request) = match self.op {
+            Op::Log => ("log", None),
+            Op::Sync => ("sync", Some(Request::Sync)),
+            Op::Status => ("status", Some(Request::Status)),
+            Op::Order(op) => (op.as_str(), Some(Request::Order(Order::new(op)?))),
+        };
+        if let Some(request) = request {
+            return match self.of_log {
+                Some(key) => Err(invalid(format!("key `{key}` is not known to op {op}: leave it out"))),
+                None => Ok(request),
+            };
         }
         if !self.has_items {
             return Err(invalid(

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::batch::{Batch, Code, Outcome, Refusal};
 use crate::budget::Held;
+use crate::order::Order;
 
 /// Most submissions waiting in the queue.
 pub const QUEUE_SUBMISSIONS: usize = 1024;
@@ -26,8 +27,8 @@ pub enum Submission {
     Batch(Batch, Ticket),
     /// Answer when everything accepted before is synced and in the lot files.
     Sync(Ticket),
-    /// Pause, checkpoint and reopen every lot file (SIGHUP).
-    Reopen(Ticket),
+    /// Carry this out.
+    Order(Order, Ticket),
     /// Nothing: the vault's background has something to tell.
     Nudge,
 }
@@ -278,7 +279,7 @@ impl Submission {
     fn text_bytes(&self) -> usize {
         match self {
             Submission::Batch(batch, _) => batch.body.items.len() + batch.body.suffix.len(),
-            Submission::Sync(_) | Submission::Reopen(_) | Submission::Nudge => 0,
+            Submission::Sync(_) | Submission::Order(..) | Submission::Nudge => 0,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::frame::{self, Content};
 use crate::journal::For;
 use crate::lots::{Look, Lot};
 use crate::means::stamp_text;
+use crate::order::Order;
 use crate::queue::{Next, Receiver, Submission, Ticket};
 use crate::record;
 use crate::sessions::{Last, Verdict};
@@ -43,7 +44,7 @@ impl Vault {
                     self.sync_wanted = true;
                 }
                 Submission::Nudge => {}
-                Submission::Reopen(ticket) => self.reopen(ticket, now)?,
+                Submission::Order(Order::Reload, ticket) => self.reopen(ticket, now)?,
             }
         }
         self.flush()?;

@@ -8,8 +8,19 @@ use std::path::{Path, PathBuf};
 /// A room imports only from rooms of a lower rank.
 const RANKS: &[&[&str]] = &[
     &["batch", "budget", "door", "frame", "inbox", "number", "places", "shutdown", "text", "token", "units"],
-    &["client", "config", "findings", "metrics", "queue", "scan", "sessions", "tally"],
-    &["allowance", "ownlog", "patience", "record", "session", "settings", "status", "storage", "systemd"],
+    &["client", "config", "findings", "metrics", "order", "scan", "sessions", "tally"],
+    &[
+        "allowance",
+        "ownlog",
+        "patience",
+        "queue",
+        "record",
+        "session",
+        "settings",
+        "status",
+        "storage",
+        "systemd",
+    ],
     &["background", "context", "disk", "item", "load", "lots", "quarantine", "rebase", "window"],
     &["chain", "hands", "journal", "protocol", "rewrite"],
     &["redo", "replies", "vault"],

@@ -10,6 +10,7 @@ use std::time::Duration;
 use lotlog::config::Config;
 use lotlog::load::{self, Loaded, Task};
 use lotlog::metrics::Metrics;
+use lotlog::order::Order;
 use lotlog::ownlog::{self, OwnLog};
 use lotlog::places::{self, Environment};
 use lotlog::queue::{Submission, Ticket, WeakSender};
@@ -200,6 +201,7 @@ async fn live(
     };
     say_ready(&socket, &config.data_dir);
     let front = Front::new(&config, metrics.clone());
+    let asked = front.reload.clone();
     let mut server = tokio::spawn(server::serve(listener, front, sender.clone(), shutdown.drain.clone()));
     tokio::spawn(systemd::watchdog(metrics, shutdown.drain.clone()));
     let weak = sender.downgrade();
@@ -210,7 +212,7 @@ async fn live(
         // In this order: a drain may have come to its end, the writer's included, before this task is polled.
         biased;
         () = shutdown.drain.cancelled() => {}
-        () = reload_on_request(&shutdown, weak, log, loaded, env) => {}
+        () = reload_on_request(&shutdown, &asked, weak, log, loaded, env) => {}
         end = &mut writer => return fail_stop(end, &shutdown, server).await,
     }
     tracing::info!(seconds = config.drain_timeout.as_secs_f64(), "draining: finishing what is queued");
@@ -326,16 +328,21 @@ fn quoted(path: &Path) -> String {
     if text.bytes().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// SIGHUP: reopens the lot files, and rereads the one setting that may change while the daemon runs.
+/// SIGHUP reopens the lot files, and rereads the one setting that may change while the daemon runs. For a reload
+/// that was `asked` for by its socket the files are reopened where it is answered.
 async fn reload_on_request(
     shutdown: &Shutdown,
+    asked: &tokio::sync::Notify,
     sender: WeakSender,
     log: &OwnLog,
     running: &Loaded,
     env: &Environment,
 ) {
     loop {
-        shutdown.reload.notified().await;
+        let reopens = tokio::select! {
+            () = shutdown.reload.notified() => true,
+            () = asked.notified() => false,
+        };
         match load::load(std::env::args_os(), env) {
             Ok(loaded) => {
                 log.set_level(loaded.config.log_level);
@@ -346,10 +353,13 @@ async fn reload_on_request(
             }
             Err(error) => tracing::warn!("the configuration is not reread: {}", error.message),
         }
+        if !reopens {
+            continue;
+        }
         let Some(sender) = sender.upgrade() else { return };
         tracing::info!("reopening the lot files");
         // Given back, the vault is gone: its end is on its way.
-        let _ = sender.send(Submission::Reopen(Ticket::unread())).await;
+        let _ = sender.send(Submission::Order(Order::Reload, Ticket::unread())).await;
     }
 }
 

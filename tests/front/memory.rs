@@ -18,7 +18,7 @@ fn all(rig: &Rig) -> Vec<Submission> {
 fn text_bytes(submissions: &[Submission]) -> usize {
     let bytes = |submission: &Submission| match submission {
         Submission::Batch(batch, _) => batch.body.items.len() + batch.body.suffix.len(),
-        Submission::Sync(_) | Submission::Reopen(_) | Submission::Nudge => 0,
+        Submission::Sync(_) | Submission::Order(..) | Submission::Nudge => 0,
     };
     submissions.iter().map(bytes).sum()
 }

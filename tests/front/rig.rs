@@ -176,14 +176,14 @@ pub fn answer(submission: Submission, lsn: u64) {
         Submission::Batch(_, ticket) => {
             ticket.answer(Outcome::Stored { lsn, durability: Durability::Synced });
         }
-        Submission::Sync(ticket) | Submission::Reopen(ticket) => ticket.answer(Outcome::Synced { lsn }),
+        Submission::Sync(ticket) | Submission::Order(_, ticket) => ticket.answer(Outcome::Synced { lsn }),
         Submission::Nudge => {}
     }
 }
 
 pub fn ticket(submission: Submission) -> queue::Ticket {
     match submission {
-        Submission::Batch(_, ticket) | Submission::Sync(ticket) | Submission::Reopen(ticket) => ticket,
+        Submission::Batch(_, ticket) | Submission::Sync(ticket) | Submission::Order(_, ticket) => ticket,
         Submission::Nudge => queue::Ticket::unread(),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lotlog::batch::{Code, Durability, Outcome};
+use lotlog::order::Order;
 use lotlog::queue::{Mailbox, Submission};
 
 use crate::sequences::Rig;
@@ -159,7 +160,7 @@ fn workload(rig: &mut Rig) -> bool {
         ];
         match step {
             9 => group.push(Submission::Sync(unread())),
-            13 => group.push(Submission::Reopen(unread())),
+            13 => group.push(Submission::Order(Order::Reload, unread())),
             _ => {}
         }
         rig.around.pass(Duration::from_secs(7));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lotlog::batch::{Code, Durability, Outcome};
+use lotlog::order::Order;
 use lotlog::queue::{Mailbox, Submission};
 use lotlog::storage::Dir;
 use lotlog::vault::Vault;
@@ -280,7 +281,7 @@ impl Story {
             let ack = if self.random.chance(60) { Durability::Synced } else { Durability::Written };
             match self.random.below(20) {
                 0 => group.push(Submission::Sync(unread())),
-                1 if self.random.chance(30) => group.push(Submission::Reopen(unread())),
+                1 if self.random.chance(30) => group.push(Submission::Order(Order::Reload, unread())),
                 2..5 if self.next[producer] > 1 => {
                     let seq = 1 + self.random.below(self.next[producer] as usize - 1) as u64;
                     group.push(self.send(producer, seq, ack));

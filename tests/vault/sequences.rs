@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::sim::*;
 use lotlog::batch::{Code, Durability, Outcome};
 use lotlog::metrics::Metrics;
+use lotlog::order::Order;
 use lotlog::queue::{Mailbox, Submission};
 use lotlog::storage::{Dir, Storage, StorageError};
 use lotlog::vault::Vault;
@@ -563,7 +564,7 @@ fn rename_then_reopen_is_exact() {
     rig.send("L", "s", 1, Synced);
     rig.with_world(|world| world.rename(Dir::Lots, "L.jsonl", "L.1"));
     rig.send("L", "s", 2, Synced);
-    rig.commit(vec![Submission::Reopen(unread())]);
+    rig.commit(vec![Submission::Order(Order::Reload, unread())]);
     rig.send("L", "s", 3, Synced);
     let world = rig.world();
     assert_eq!(world.read(Dir::Lots, "L.1").unwrap().iter().filter(|b| **b == b'\n').count(), 6);

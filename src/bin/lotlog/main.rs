@@ -11,6 +11,7 @@ mod json;
 mod lots;
 mod own_daemon;
 mod pages;
+mod reload;
 mod requests;
 mod send;
 mod spool;
@@ -57,6 +58,8 @@ enum Command {
     Cat(cat::Args),
     /// Print a lot's last records, and follow it.
     Tail(tail::Args),
+    /// Have the daemon reopen the lot files, and wait for it.
+    Reload(reload::Args),
     /// Say what is wrong with a data directory, if anything is.
     Verify(verify::Args),
     /// Measure a daemon with the canonical workload.
@@ -104,6 +107,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Lots(args) => lots::run(&args),
         Command::Cat(args) => cat::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => pages::completions(&args),
