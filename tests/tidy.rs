@@ -269,3 +269,13 @@ fn the_example_configuration_has_every_setting_with_its_default() {
         "systemd/lotlogd.toml is not what the settings are: `LOTLOG_ANEW=1 cargo test --test tidy example` writes it anew"
     );
 }
+
+#[test]
+fn the_package_is_of_this_version() {
+    let changelog = std::fs::read_to_string(root().join("systemd/debian/changelog")).unwrap();
+    let wanted = concat!("lotlog (", env!("CARGO_PKG_VERSION"), "-");
+    assert!(
+        changelog.starts_with(wanted),
+        "systemd/debian/changelog needs an entry that begins with {wanted}"
+    );
+}

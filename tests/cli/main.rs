@@ -164,6 +164,19 @@ fn help_shows_units_and_defaults_and_pages_are_made_from_it() {
 }
 
 #[test]
+fn all_pages_of_the_manual_are_written_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(run(lotlog(&["man", "--all", home.path().to_str().unwrap()])).0, 0);
+    for (page, said) in [("lotlog", "lotlog\\-send"), ("lotlogd", "data\\-dir"), ("lotlog-verify", "strict")]
+    {
+        let text = std::fs::read_to_string(home.path().join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(said), "{page}: {text}");
+    }
+    let (code, _, error) = run(lotlog(&["man", "--all", "/no/such/place"]));
+    assert!(code == 74 && error.contains("/no/such/place/lotlog.1"), "{error}");
+}
+
+#[test]
 fn status_and_sync_speak_to_people_and_machines() {
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path());

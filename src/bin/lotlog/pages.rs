@@ -1,6 +1,7 @@
 //! `lotlog completions` and `lotlog man`: made from the same definitions as `--help`.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use clap_complete::aot::{Shell, generate};
 
@@ -28,6 +29,9 @@ pub struct ManArgs {
     /// lotlog, lotlogd, or lotlog-COMMAND
     #[arg(value_name = "PAGE", default_value = "lotlog")]
     page: String,
+    /// Write all pages, each to a file of its name in this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "page")]
+    all: Option<PathBuf>,
 }
 
 pub fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
@@ -45,7 +49,14 @@ pub fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
 }
 
 pub fn man(args: &ManArgs) -> Result<(), Failure> {
-    let page = match args.page.as_str() {
+    match &args.all {
+        Some(directory) => all_pages(directory),
+        None => print(&page(&args.page)?),
+    }
+}
+
+fn page(name: &str) -> Result<Vec<u8>, Failure> {
+    let page = match name {
         "lotlog" => Some(command()),
         "lotlogd" => hooks::lotlogd_command(),
         // `build` gives the commands their full names and inherited parts.
@@ -57,11 +68,23 @@ pub fn man(args: &ManArgs) -> Result<(), Failure> {
         }),
     };
     let Some(page) = page else {
-        return Err(Failure::usage(format!("no page `{}`: lotlog, lotlogd, or lotlog-COMMAND", args.page)));
+        return Err(Failure::usage(format!("no page `{name}`: lotlog, lotlogd, or lotlog-COMMAND")));
     };
     let mut text = Vec::new();
     clap_mangen::Man::new(page).render(&mut text).map_err(|error| Failure::output(&error))?;
-    print(&text)
+    Ok(text)
+}
+
+fn all_pages(directory: &Path) -> Result<(), Failure> {
+    let whole = command();
+    let commands = whole.get_subcommands().filter(|command| !command.is_hide_set());
+    let commands = commands.map(|command| format!("lotlog-{}", command.get_name()));
+    for name in ["lotlog".to_owned(), "lotlogd".to_owned()].into_iter().chain(commands) {
+        let path = directory.join(format!("{name}.1"));
+        std::fs::write(&path, page(&name)?)
+            .map_err(|error| Failure::io(format!("{}: {error}", path.display())))?;
+    }
+    Ok(())
 }
 
 fn print(text: &[u8]) -> Result<(), Failure> {
