@@ -85,6 +85,9 @@ impl Vault {
             Ok(()) => self.append(lot, &batches),
             Err(trouble) => (0, Some(trouble)),
         };
+        if done > 0 {
+            self.metrics.last_write_micros.store(now.wall_micros, Relaxed);
+        }
         for staged in batches.drain(..done) {
             self.metrics.bytes_written.fetch_add(staged.batch.lines_bytes, Relaxed);
             for (ticket, outcome) in staged.waiting {

@@ -8,6 +8,7 @@ use rustix::fs::{Access, FlockOperation};
 
 use crate::config::Config;
 use crate::door::{self, BindError};
+use crate::scrape;
 
 /// One thing that was looked at.
 #[derive(Debug)]
@@ -37,13 +38,17 @@ impl fmt::Display for Finding {
 /// Looks at everything a start with `config` would touch.
 pub fn check(config: &Config) -> Vec<Finding> {
     let finding = |what: &str, state| Finding { what: what.to_owned(), state };
-    vec![
+    let mut findings = vec![
         finding("configuration", Ok("valid".to_owned())),
         finding("data directory", data_dir(&config.data_dir)),
         finding("lock", lock(&config.data_dir)),
         finding("space", space(config)),
         finding("socket", socket(&config.socket)),
-    ]
+    ];
+    if let Some(at) = &config.metrics {
+        findings.push(finding("metrics", scrape::look(at).map(|()| at.to_string())));
+    }
+    findings
 }
 
 /// The nearest ancestor that exists.

@@ -160,6 +160,7 @@ impl Vault {
         self.checkpointing.under_way = None;
         self.checkpointing.last_end = now.mono;
         self.checkpointing.covered_lsn = next_lsn;
+        self.metrics.note_checkpoint(next_lsn, now.mono);
         self.journal.trim(begin.segment);
         self.lots.prune();
         Ok(())

@@ -116,6 +116,7 @@ impl Vault {
         self.note_synced();
         self.answer_sync_waiters(now);
         self.metrics.lots_open.store(self.lots.open_files(), Relaxed);
+        self.metrics.evictions.store(self.lots.evictions(), Relaxed);
         self.metrics.journal_bytes.store(self.journal.held_bytes(), Relaxed);
     }
 

@@ -1,5 +1,7 @@
 //! Every setting and limit by name, with its unit and its default. Knows nothing of flags and files.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ pub struct Config {
     pub allow_users: Vec<u32>,
     /// Group ids whose members may connect.
     pub allow_groups: Vec<u32>,
+    /// Where the metrics page is served; `None`: nowhere.
+    pub metrics: Option<MetricsAt>,
     /// Form of the own log.
     pub log_format: LogFormat,
     /// Least serious events of the own log.
@@ -41,6 +45,7 @@ impl Default for Config {
             durability: Durability::Synced,
             allow_users: Vec::new(),
             allow_groups: Vec::new(),
+            metrics: None,
             log_format: LogFormat::Auto,
             log_level: Level::Info,
             limits: Limits::default(),
@@ -69,6 +74,37 @@ impl Config {
             .saturating_add(self.limits.max_connections.saturating_mul(CONNECTION_BYTES))
             .saturating_add(self.vault.session_memory_bytes)
             .saturating_add(BASE_BYTES)
+    }
+}
+
+/// Where the metrics page is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsAt {
+    /// On this address.
+    Tcp(SocketAddr),
+    /// On a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for MetricsAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MetricsAt::Tcp(address) => address.fmt(f),
+            MetricsAt::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for MetricsAt {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('/') {
+            return Ok(MetricsAt::Unix(text.into()));
+        }
+        text.parse().map(MetricsAt::Tcp).map_err(|_| {
+            "it is an IP address with a port, such as 127.0.0.1:9464, or the path of a socket with a slash in it"
+                .to_owned()
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::batch::{Code, Outcome, Refusal};
 use crate::budget::Held;
 use crate::front::Front;
 use crate::inbox::Inbox;
+use crate::parting;
 use crate::patience::{LineClock, ReplyClock};
 use crate::protocol::{self, Request};
 use crate::queue::{KEPT_ANSWERS, Mailbox, Sender, Submission};
@@ -39,10 +40,6 @@ const LATE: Duration = Duration::from_millis(500);
 const LAST_READ_BYTES: usize = 256 << 10;
 /// What the kernel keeps of a connection's unread replies, doubled by it for its own needs (socket(7)).
 const SEND_BUFFER_BYTES: usize = 16 << 10;
-/// After a fatal reply the peer's further input is discarded for this long, so that it can read the reply.
-const LINGER: Duration = Duration::from_secs(1);
-/// ... and at most so much of it.
-const LINGER_BYTES: usize = 64 << 20;
 
 thread_local! {
     /// Where bytes are read before they go to an inbox: idle connections hold no buffer.
@@ -98,7 +95,7 @@ pub async fn serve(stream: UnixStream, front: Arc<Front>, sender: Sender, drain:
         return;
     }
     if connection.fatal {
-        linger_if_few(&connection.stream, &connection.front).await;
+        parting::linger_if_few(&connection.stream, &connection.front.lingering).await;
     }
 }
 
@@ -293,6 +290,11 @@ impl Connection {
             protocol::decode(line, limits, ack)
         };
         let slot = self.replies.next_slot();
+        if let Ok(Request::Log(log)) = &decoded
+            && let Some(dropped) = &log.dropped
+        {
+            self.front.metrics.count_dropped(dropped);
+        }
         match decoded {
             Err(rejected) => self.refuse(rejected.seq, &rejected.refusal),
             Ok(Request::Status) => self.replies.push_status(),
@@ -407,40 +409,4 @@ async fn until(deadline: Option<Instant>) {
     if let Some(deadline) = deadline {
         tokio::time::sleep_until(deadline.into()).await;
     }
-}
-
-/// Says no to a connection that was not served.
-pub fn say_no(stream: &UnixStream, refusal: &Refusal) {
-    let reply = protocol::refusal_reply(None, refusal);
-    // A fresh socket has room for one line, and tokio takes an accepted one for writable from the start; a peer
-    // that is gone needs no answer.
-    let _ = stream.try_write(&reply);
-}
-
-/// Lingers, unless many do already.
-pub async fn linger_if_few(stream: &UnixStream, front: &Front) {
-    if let Ok(_permit) = front.lingering.try_acquire() {
-        linger(stream).await;
-    }
-}
-
-/// Ends the writing half and discards what the peer still sends, for a moment: closed at once, its next write
-/// would fail before it has read the reply.
-pub async fn linger(stream: &UnixStream) {
-    if rustix::net::shutdown(stream, rustix::net::Shutdown::Write).is_err() {
-        return;
-    }
-    let discard = async {
-        let mut rest = LINGER_BYTES;
-        while rest > 0 && stream.readable().await.is_ok() {
-            let got = CHUNK.with_borrow_mut(|chunk| stream.try_read(chunk));
-            match got {
-                Ok(0) => break,
-                Ok(got) => rest = rest.saturating_sub(got),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => break,
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER, discard).await;
 }

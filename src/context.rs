@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::batch::{Body, Code, LotId, Refusal, STAMP_BYTES, SessionId};
+use crate::dropped::Reason;
 use crate::record::BLANK_STAMP;
 use crate::scan::Scanner;
 use crate::tally::{Reserved, Tally};
@@ -89,7 +90,7 @@ impl Context {
                 Role::Known(index) => {
                     let start = self.values.len();
                     let infinities = scanner.copy(value, &mut self.values)?;
-                    tally.drop_values(bare(KEYS[index]), infinities);
+                    tally.drop_values(bare(KEYS[index]), Reason::Infinite, infinities);
                     if is_missing(value) {
                         self.values.truncate(start);
                     } else {
@@ -116,7 +117,11 @@ impl Context {
                         Role::Session => self.session = rival,
                         Role::Seq => self.seq = rival,
                         _ if infinities > 0 => {
-                            tally.drop_values(&String::from_utf8_lossy(scanner.name()), infinities);
+                            tally.drop_values(
+                                &String::from_utf8_lossy(scanner.name()),
+                                Reason::Infinite,
+                                infinities,
+                            );
                         }
                         _ => {}
                     }
@@ -136,7 +141,7 @@ impl Context {
         let infinities = scanner.copy(value, &mut self.values)?;
         if is_missing(value) {
             self.values.truncate(start);
-            tally.drop_values("lot_id", infinities);
+            tally.drop_values("lot_id", Reason::Infinite, infinities);
             return Ok(None);
         }
         let json = String::from_utf8_lossy(&self.values[start..]).into_owned();
@@ -172,7 +177,7 @@ impl Context {
         let mut gone: Vec<Range<usize>> = Vec::new();
         for (rival, key) in [(&self.session, Reserved::Session), (&self.seq, Reserved::Seq)] {
             if !has_session {
-                tally.drop_values(key.as_str(), rival.infinities);
+                tally.drop_values(key.as_str(), Reason::Infinite, rival.infinities);
             } else if rival.sent {
                 tally.give_way(key);
                 gone.push(rival.at.clone());

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::dropped::Reason;
 use crate::number;
 use crate::scan::{Scanner, Spelt};
 use crate::tally::{Reserved, Tally};
@@ -165,7 +166,7 @@ pub struct Items {
     slots: [Slot; FIELDS.len()],
     respelt: Vec<u8>,
     extras: Vec<u8>,
-    dropped: [u64; FIELDS.len()],
+    dropped: [[u64; Reason::ALL.len()]; FIELDS.len()],
 }
 
 impl Items {
@@ -186,8 +187,10 @@ impl Items {
 
     /// The normalised text, and into `tally` what was dropped.
     pub fn finish(self, tally: &mut Tally) -> Vec<u8> {
-        for (field, count) in FIELDS.iter().zip(self.dropped) {
-            tally.drop_values(field.name, count);
+        for (field, counts) in FIELDS.iter().zip(self.dropped) {
+            for (reason, count) in Reason::ALL.into_iter().zip(counts) {
+                tally.drop_values(field.name, reason, count);
+            }
         }
         self.text
     }
@@ -223,7 +226,11 @@ impl Items {
                     let infinities = scanner.copy(value, &mut self.extras)?;
                     self.extras.push(b',');
                     if infinities > 0 {
-                        tally.drop_values(&String::from_utf8_lossy(scanner.name()), infinities);
+                        tally.drop_values(
+                            &String::from_utf8_lossy(scanner.name()),
+                            Reason::Infinite,
+                            infinities,
+                        );
                     }
                 }
                 Role::Reserved(reserved) => {
@@ -361,7 +368,7 @@ impl Items {
             (Value::False, Kind::Quantity) => Some(self.integer(0)),
         };
         if slot.is_none() {
-            self.dropped[index] += 1;
+            self.dropped[index][why_unusable(value) as usize] += 1;
         }
         Ok(slot)
     }
@@ -392,6 +399,17 @@ impl Items {
         scanner.copy(value, &mut self.respelt)?;
         self.respelt.truncate(length);
         Ok(())
+    }
+}
+
+/// Why this value of a known key could not be used.
+#[cold]
+fn why_unusable(value: Value) -> Reason {
+    match value {
+        Value::Infinity => Reason::Infinite,
+        Value::Array | Value::Object => Reason::NotScalar,
+        Value::Text(_) => Reason::NotNumber,
+        _ => Reason::OutOfRange,
     }
 }
 

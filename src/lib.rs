@@ -30,11 +30,11 @@
 //! | room | holds |
 //! |---|---|
 //! | [`batch`] | the cargo: lot, session, batch, refusal, outcome |
-//! | [`config`], [`settings`], [`load`], [`places`], [`units`] | every limit by name; the table of settings; how they are loaded; where things are; sizes and times as text |
+//! | [`config`], [`settings`], [`values`], [`load`], [`places`], [`units`] | every limit by name; the table of settings; how their values are read; how they are loaded; where things are; sizes and times as text |
 //! | [`protocol`], [`scan`], [`token`], [`text`], [`number`] | the wire; a strict JSON scanner; its tokens; strings; numbers by their digits |
-//! | [`item`], [`context`], [`record`], [`tally`] | the record: its two halves, composing its lines, and what of a request was not stored |
+//! | [`item`], [`context`], [`record`], [`tally`], [`dropped`] | the record: its two halves, composing its lines, and what of a request was not stored, for its reply and in all |
 //! | [`server`], [`door`], [`front`] | accepting and draining; the socket file; what connections share and who may connect |
-//! | [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`] | one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page |
+//! | [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`], [`parting`] | one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page; how it ends |
 //! | [`queue`], [`budget`], [`order`] | the hatch: submissions and tickets; the bytes in flight; what operators ask for |
 //! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; clock and space |
 //! | [`sessions`] | what each session stored last |
@@ -43,7 +43,8 @@
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
 //! | [`background`] | the vault's helpers: segments prepared and removed, lots synced |
 //! | [`storage`], [`disk`] | the disk seam with its failure latch; the real disk |
-//! | [`metrics`] | counters and quantiles |
+//! | [`metrics`] | counters, quantiles and histograms |
+//! | [`scrape`], [`exposition`], [`sampler`] | the metrics page over HTTP, where it is asked for; what stands on it; figures of the process and the disk |
 //! | [`shutdown`], [`systemd`], [`ownlog`], [`check`] | signals; readiness and watchdog; the own log; `--check` |
 //! | [`client`], [`session`] | the producer's side: one connection; a session that resends and renumbers |
 //! | [`verify`], [`lines`], [`inventory`], [`findings`] | reading a data directory; its lot files; what else lies there; what can be wrong, and what to do |
@@ -53,7 +54,8 @@
 //! The vault knows no sockets and no runtime; the front knows no files; nothing of the vault opens a file but
 //! through [`storage`]; nothing outside [`item`], [`context`] and [`record`] knows the record; nothing in the
 //! vault reads the clock but its loop (time is an argument); nothing is unbounded; a scan never writes. There
-//! is no network code: forwarding is another process's work, from the same journal. `tests/tidy.rs` holds what
+//! is no network code but the metrics page, where an operator asks for it: forwarding is another process's work,
+//! from the same journal. `tests/tidy.rs` holds what
 //! of this can be held.
 
 pub mod allowance;
@@ -71,6 +73,8 @@ pub mod connection;
 pub mod context;
 pub mod disk;
 pub mod door;
+pub mod dropped;
+pub mod exposition;
 pub mod findings;
 pub mod frame;
 pub mod front;
@@ -87,6 +91,7 @@ pub mod metrics;
 pub mod number;
 pub mod order;
 pub mod ownlog;
+pub mod parting;
 pub mod patience;
 pub mod places;
 pub mod protocol;
@@ -98,7 +103,9 @@ pub mod recovery;
 pub mod redo;
 pub mod replies;
 pub mod rewrite;
+pub mod sampler;
 pub mod scan;
+pub mod scrape;
 pub mod server;
 pub mod session;
 pub mod sessions;
@@ -111,6 +118,7 @@ pub mod tally;
 pub mod text;
 pub mod token;
 pub mod units;
+pub mod values;
 pub mod vault;
 pub mod verify;
 pub mod window;

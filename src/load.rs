@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::parser::ValueSource;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::{Config, VaultConfig};
+use crate::config::{Config, MetricsAt, VaultConfig};
 use crate::places::{self, Environment, SOCKET_VARIABLE};
 use crate::settings::{self, Raw, SETTINGS, nearest};
 use crate::units::{format_bytes, format_duration};
@@ -111,6 +111,9 @@ pub fn load(arguments: impl IntoIterator<Item = OsString>, env: &Environment) ->
         // What is shown and pasted is then good in any directory; an unknown one leaves the path as it is.
         *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
     }
+    if let Some(MetricsAt::Unix(path)) = &mut config.metrics {
+        *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
+    }
     warnings.extend(oddities(&config));
     let task = match (flags.get_flag("check"), flags.get_flag("print-config")) {
         (true, true) => {
@@ -173,6 +176,13 @@ fn oddities(config: &Config) -> Vec<String> {
             "max_bytes_in_flight ({}) is below max_line_bytes ({}): long lines are read one connection at a time",
             format_bytes(limits.max_bytes_in_flight as u64),
             format_bytes(limits.max_line_bytes as u64)
+        ));
+    }
+    if let Some(MetricsAt::Tcp(address)) = &config.metrics
+        && !address.ip().is_loopback()
+    {
+        odd.push(format!(
+            "metrics ({address}) is no loopback address: whoever reaches it reads the metrics, without a password"
         ));
     }
     let promised = VaultConfig::default().sync_interval;

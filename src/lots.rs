@@ -91,6 +91,8 @@ pub struct Lots {
     most_open: usize,
     /// Descriptors that were closed as far as the cache is concerned, but hold unsynced bytes.
     pub(crate) evicted: VecDeque<File>,
+    /// Descriptors closed to make room.
+    evictions: u64,
     names_made: bool,
     round: u64,
     pub(crate) set_aside: Vec<SetAside>,
@@ -126,6 +128,7 @@ impl Lots {
             open: VecDeque::new(),
             most_open: most_open.max(4),
             evicted: VecDeque::new(),
+            evictions: 0,
             names_made: false,
             round: 0,
             set_aside: Vec::new(),
@@ -136,6 +139,11 @@ impl Lots {
     /// Descriptors held, the evicted ones included.
     pub fn open_files(&self) -> usize {
         self.open.len() + self.evicted.len()
+    }
+
+    /// Descriptors closed to make room, since the start.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
     }
 
     /// Lots remembered.
@@ -251,6 +259,7 @@ impl Lots {
                 // One that a checkpoint under way holds is not closed either: it counts as long.
                 self.evicted.extend(file);
             }
+            self.evictions += 1;
         }
     }
 

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use crate::batch::{Batch, Body, Code, Durability, LotId, Outcome, Refusal, SessionId};
 use crate::config::Limits;
 use crate::context::Context;
+use crate::dropped::Counts;
 use crate::item::Items;
 use crate::order::{self, Order};
 use crate::record;
 use crate::scan::Scanner;
-use crate::tally::Tally;
+use crate::tally::{Tallied, Tally};
 use crate::text;
 use crate::token::{Fault, Value, What};
 use crate::units::format_bytes;
@@ -34,6 +35,8 @@ pub struct Log {
     pub batch: Option<Batch>,
     /// What the good reply of this request repeats.
     pub echo: Echo,
+    /// Values that could not be used, by field and reason, where there are any.
+    pub dropped: Option<Box<Counts<u64>>>,
 }
 
 /// The part of a good reply that is known before the batch is stored.
@@ -329,7 +332,7 @@ impl Draft<'_> {
                 "the batch takes {lines_bytes} bytes as records, max_batch_bytes is {most}: split it, or shorten the context"
             )));
         }
-        let (dropped, overridden) = self.tally.finish();
+        let Tallied { dropped, by_reason, overridden } = self.tally.finish();
         // At most max_items, which fits (asserted in `config`).
         let records = records as u32;
         let echo = Echo { lot: lot.clone(), records, seq: self.seq, ack, dropped, overridden };
@@ -348,7 +351,7 @@ impl Draft<'_> {
                 body,
             }
         });
-        Ok(Request::Log(Box::new(Log { batch, echo })))
+        Ok(Request::Log(Box::new(Log { batch, echo, dropped: by_reason })))
     }
 }
 

@@ -2,6 +2,7 @@
 //! knows neither sockets nor the vault.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crate::batch::{Code, Outcome};
@@ -121,6 +122,9 @@ impl Replies {
             None => protocol::sync_reply(outcome),
         };
         metrics.ack_seconds.record(now.saturating_duration_since(awaited.since), now);
+        if reply.is_none() {
+            metrics.unanswered.fetch_add(1, Relaxed);
+        }
         let answered = reply.map_or(Slot::Cut, Slot::Ready);
         self.unusual_bytes += answered.unusual_bytes();
         self.unusual_bytes -= std::mem::replace(&mut self.slots[at], answered).unusual_bytes();

@@ -13,6 +13,7 @@ use crate::connection;
 pub use crate::door::{BindError, SocketFile, bind, look_at_socket};
 pub use crate::front::Front;
 use crate::metrics::Metrics;
+use crate::parting;
 use crate::patience::Pace;
 use crate::queue::Sender;
 
@@ -74,10 +75,10 @@ fn admit(
         let refusal = Refusal::new(Code::Busy, why);
         count(&refusal, &front.metrics);
         // Those who are told no are no connections: they are bounded by how many may linger.
-        connection::say_no(&stream, &refusal);
+        parting::say_no(&stream, &refusal);
         if let Ok(permit) = front.lingering.clone().try_acquire_owned() {
             tasks.spawn(async move {
-                connection::linger(&stream).await;
+                parting::linger(&stream).await;
                 drop(permit);
             });
         }
@@ -91,8 +92,8 @@ fn admit(
         if let Some(refusal) = front.forbids(&stream).await {
             drop(sender);
             count(&refusal, &front.metrics);
-            connection::say_no(&stream, &refusal);
-            connection::linger_if_few(&stream, &front).await;
+            parting::say_no(&stream, &refusal);
+            parting::linger_if_few(&stream, &front.lingering).await;
         } else {
             connection::serve(stream, front, sender, drain).await;
         }

@@ -10,8 +10,12 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, Command};
 
 use crate::batch::Durability;
-use crate::config::{Config, Level, LogFormat, MAX_ITEMS_LIMIT};
-use crate::units::{format_bytes, format_duration, parse_bytes, parse_duration, parse_mode};
+use crate::config::{Config, Level, LogFormat, MAX_ITEMS_LIMIT, MetricsAt};
+use crate::units::{format_bytes, format_duration};
+pub use crate::values::Raw;
+use crate::values::{
+    count_of, group_id, ids_of, mode_of, quote, size_of, text_of, time_of, user_id, within, word_of,
+};
 
 /// One setting.
 #[derive(Debug)]
@@ -41,6 +45,7 @@ pub enum Kind {
     Level { at: At<Level> },
     Users { at: At<Vec<u32>> },
     Groups { at: At<Vec<u32>> },
+    Metrics { at: At<Option<MetricsAt>> },
 }
 
 const KIB: u64 = 1 << 10;
@@ -79,6 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "durability", kind: Kind::Durability { at: |c| &mut c.durability }, help: "What an acknowledgement promises unless the request says: `synced` survives power loss, `written` any death of the daemon" },
     Setting { key: "allow_users", kind: Kind::Users { at: |c| &mut c.allow_users }, help: "Users, by name or number, that may connect; with both lists empty all whom the socket's mode lets in" },
     Setting { key: "allow_groups", kind: Kind::Groups { at: |c| &mut c.allow_groups }, help: "Groups, by name or number, whose members may connect" },
+    Setting { key: "metrics", kind: Kind::Metrics { at: |c| &mut c.metrics }, help: "Where to serve Prometheus metrics (/metrics, /healthz) over HTTP, to anyone who can connect: 127.0.0.1:9464, or the path of a Unix socket; without it there is no network code at work" },
     Setting { key: "log_format", kind: Kind::LogFormat { at: |c| &mut c.log_format }, help: "Form of the daemon's own log on stderr; `auto` is text, without timestamps on a terminal and under journald" },
     Setting { key: "log_level", kind: Kind::Level { at: |c| &mut c.log_level }, help: "Least serious events of the daemon's own log; each -v shows more, each -q fewer; reread on SIGHUP" },
     Setting { key: "max_line_bytes", kind: size(|c| &mut c.limits.max_line_bytes, KIB, 256 * MIB), help: "Longest request line, without its newline; beyond it `too_large`, and the connection is closed" },
@@ -98,18 +104,6 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "max_open_lots", kind: count(|c| &mut c.vault.max_open_lots, 2, 1_000_000), help: "Lot files held open at once; lowered to what the limit of open files leaves" },
     Setting { key: "session_memory_bytes", kind: size(|c| &mut c.vault.session_memory_bytes, 64 * KIB, 64 * GIB), help: "Memory for the table of sessions; when it is full a new session is answered `busy`" },
 ];
-
-/// A value as it came from a flag, the environment or the file.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub enum Raw {
-    Text(OsString),
-    Integer(i64),
-    Float(f64),
-    List(Vec<Raw>),
-    /// Something no setting takes, by its name.
-    Other(&'static str),
-}
 
 /// The setting of this key.
 pub fn find(key: &str) -> Option<&'static Setting> {
@@ -163,6 +157,12 @@ impl Setting {
             Kind::Level { at } => *at(config) = word_of(raw)?.parse()?,
             Kind::Users { at } => *at(config) = ids_of(raw, "user", user_id)?,
             Kind::Groups { at } => *at(config) = ids_of(raw, "group", group_id)?,
+            Kind::Metrics { at } => {
+                *at(config) = match text_of(raw)?.ok_or("it must be text, in quotes")? {
+                    "" => None,
+                    text => Some(text.parse()?),
+                }
+            }
         }
         Ok(())
     }
@@ -184,6 +184,9 @@ impl Setting {
                 quote(text)
             }
             Kind::Users { at } | Kind::Groups { at } => format!("{:?}", at(&mut config)),
+            Kind::Metrics { at } => {
+                quote(&at(&mut config).as_ref().map(MetricsAt::to_string).unwrap_or_default())
+            }
             _ => quote(&self.text(&mut config)),
         })
     }
@@ -199,7 +202,7 @@ impl Setting {
             Kind::Durability { at } => at(config).to_string(),
             Kind::LogFormat { at } => at(config).as_str().to_owned(),
             Kind::Level { at } => at(config).as_str().to_owned(),
-            Kind::Users { .. } | Kind::Groups { .. } => "none".to_owned(),
+            Kind::Users { .. } | Kind::Groups { .. } | Kind::Metrics { .. } => "none".to_owned(),
         }
     }
 
@@ -223,6 +226,7 @@ impl Setting {
             Kind::LogFormat { .. } => "auto, text or json".into(),
             Kind::Level { .. } => "error, warn, info, debug or trace".into(),
             Kind::Users { .. } | Kind::Groups { .. } => "names or numbers, separated by commas".into(),
+            Kind::Metrics { .. } => "an IP address and port, or a path with a slash".into(),
         }
     }
 
@@ -237,6 +241,7 @@ impl Setting {
             Kind::LogFormat { .. } => "auto|text|json",
             Kind::Level { .. } => "LEVEL",
             Kind::Users { .. } | Kind::Groups { .. } => "LIST",
+            Kind::Metrics { .. } => "ADDR|PATH",
         }
     }
 
@@ -316,122 +321,4 @@ pub fn print(config: &Config) -> Result<String, String> {
         );
     }
     Ok(out)
-}
-
-/// A TOML basic string.
-fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04X}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-fn within<T: PartialOrd + Copy>(value: T, min: T, max: T, show: impl Fn(T) -> String) -> Result<T, String> {
-    if value < min || value > max {
-        return Err(format!("it must be from {} to {}", show(min), show(max)));
-    }
-    Ok(value)
-}
-
-fn text_of(raw: &Raw) -> Result<Option<&str>, String> {
-    match raw {
-        Raw::Text(text) => text.to_str().map(Some).ok_or_else(|| "it is not UTF-8".into()),
-        _ => Ok(None),
-    }
-}
-
-fn word_of(raw: &Raw) -> Result<&str, String> {
-    text_of(raw)?.ok_or_else(|| "it must be text, in quotes".into())
-}
-
-fn size_of(raw: &Raw) -> Result<u64, String> {
-    match raw {
-        Raw::Integer(n) => u64::try_from(*n).map_err(|_| "a size is not negative".into()),
-        raw => parse_bytes(
-            text_of(raw)?.ok_or("a size is a number of bytes, or text with a unit, e.g. \"64MiB\"")?,
-        ),
-    }
-}
-
-fn count_of(raw: &Raw) -> Result<u64, String> {
-    match raw {
-        Raw::Integer(n) => u64::try_from(*n).map_err(|_| "a number of things is not negative".into()),
-        raw => {
-            let text = text_of(raw)?.unwrap_or_default().trim();
-            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            text.parse()
-                .ok()
-                .filter(|_| digits)
-                .ok_or_else(|| "it must be a whole number without a unit".into())
-        }
-    }
-}
-
-fn time_of(raw: &Raw) -> Result<Duration, String> {
-    match raw {
-        Raw::Integer(n) => {
-            u64::try_from(*n).map(Duration::from_secs).map_err(|_| "a time is not negative".into())
-        }
-        Raw::Float(n) => {
-            Duration::try_from_secs_f64(*n).map_err(|_| "a time is a number of seconds, not negative".into())
-        }
-        raw => parse_duration(
-            text_of(raw)?.ok_or("a time is a number of seconds, or text with a unit, e.g. \"30s\"")?,
-        ),
-    }
-}
-
-fn mode_of(raw: &Raw) -> Result<u32, String> {
-    match raw {
-        // Octal numbers of the file arrive as text; 440, meant as octal, would be 0o670.
-        Raw::Integer(_) => Err("a mode is octal: write 0o660 or \"0660\"".into()),
-        raw => parse_mode(text_of(raw)?.ok_or("a mode is octal: write 0o660 or \"0660\"")?),
-    }
-}
-
-fn ids_of(raw: &Raw, what: &str, look_up: fn(&str) -> Option<u32>) -> Result<Vec<u32>, String> {
-    let mut ids = Vec::new();
-    let mut one = |name: &str| -> Result<(), String> {
-        let number = name.bytes().all(|b| b.is_ascii_digit()).then(|| name.parse().ok()).flatten();
-        let id = number.or_else(|| look_up(name));
-        ids.push(id.ok_or_else(|| {
-            format!("this machine knows no {what} `{name}`: use a name that `getent` finds, or a number")
-        })?);
-        Ok(())
-    };
-    match raw {
-        Raw::Integer(n) => one(&n.to_string())?,
-        Raw::List(list) => {
-            for raw in list {
-                match raw {
-                    Raw::Integer(n) => one(&n.to_string())?,
-                    raw => one(word_of(raw)?.trim())?,
-                }
-            }
-        }
-        raw => {
-            for name in word_of(raw)?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-                one(name)?;
-            }
-        }
-    }
-    Ok(ids)
-}
-
-fn user_id(name: &str) -> Option<u32> {
-    nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
-}
-
-fn group_id(name: &str) -> Option<u32> {
-    nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }

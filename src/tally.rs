@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::dropped::{self, Counts, Reason};
 use crate::text;
 
 /// Most fields of a producer's own naming that are counted by name; what goes beyond is counted together.
@@ -56,15 +57,29 @@ impl Reserved {
 #[derive(Debug, Default)]
 pub struct Tally {
     dropped: BTreeMap<String, u64>,
+    /// The same for the metrics page; most requests have none.
+    by_reason: Option<Box<Counts<u64>>>,
     overridden: u8,
+}
+
+/// A [`Tally`] in the end.
+#[derive(Debug)]
+pub struct Tallied {
+    /// Unusable values by field.
+    pub dropped: BTreeMap<String, u64>,
+    /// The same by reason, where there are any.
+    pub by_reason: Option<Box<Counts<u64>>>,
+    /// Keys that gave way, in the order of the record.
+    pub overridden: Vec<&'static str>,
 }
 
 impl Tally {
     /// Counts `count` unusable values under `field`.
-    pub fn drop_values(&mut self, field: &str, count: u64) {
+    pub fn drop_values(&mut self, field: &str, reason: Reason, count: u64) {
         if count == 0 {
             return;
         }
+        self.by_reason.get_or_insert_default()[dropped::place(field)][reason as usize] += count;
         let field = text::excerpt(field);
         if let Some(total) = self.dropped.get_mut(field.as_ref()) {
             *total += count;
@@ -80,10 +95,10 @@ impl Tally {
         self.overridden |= 1 << key as u8;
     }
 
-    /// The counts by field, and the keys that gave way in the order of the record.
-    pub fn finish(self) -> (BTreeMap<String, u64>, Vec<&'static str>) {
+    /// What was counted and noted.
+    pub fn finish(self) -> Tallied {
         let gave_way = |key: &Reserved| self.overridden & 1 << *key as u8 != 0;
         let overridden = Reserved::ALL.into_iter().filter(gave_way).map(Reserved::as_str).collect();
-        (self.dropped, overridden)
+        Tallied { dropped: self.dropped, by_reason: self.by_reason, overridden }
     }
 }

@@ -36,9 +36,13 @@ impl Vault {
     /// [`VaultError`]: fail-stop.
     pub fn commit_group(&mut self, group: Vec<Submission>, now: Now) -> Result<(), VaultError> {
         self.lots.note_time(now.wall_micros);
+        let mut batches = 0;
         for submission in group {
             match submission {
-                Submission::Batch(batch, ticket) => self.admit(batch, ticket, now)?,
+                Submission::Batch(batch, ticket) => {
+                    batches += 1;
+                    self.admit(batch, ticket, now)?;
+                }
                 Submission::Sync(ticket) => {
                     self.sync_waiters.push((self.next_lsn - 1, ticket));
                     self.sync_wanted = true;
@@ -47,6 +51,7 @@ impl Vault {
                 Submission::Order(Order::Reload, ticket) => self.reopen(ticket, now)?,
             }
         }
+        self.metrics.group_batches.record(batches);
         self.flush()?;
         self.sync_if_wanted(now)?;
         // Of a `sync` there may be nothing to wait for.

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// A room imports only from rooms of a lower rank.
 const RANKS: &[&[&str]] = &[
-    &["batch", "budget", "door", "frame", "inbox", "number", "places", "shutdown", "text", "token", "units"],
-    &["client", "config", "findings", "metrics", "order", "scan", "sessions", "tally"],
+    &[
+        "batch", "budget", "door", "dropped", "frame", "inbox", "number", "places", "shutdown", "text",
+        "token", "units",
+    ],
+    &["client", "config", "findings", "metrics", "order", "sampler", "scan", "sessions", "tally", "values"],
     &[
         "allowance",
+        "exposition",
         "ownlog",
         "patience",
         "queue",
@@ -23,10 +27,11 @@ const RANKS: &[&[&str]] = &[
     ],
     &["background", "context", "disk", "item", "load", "lots", "quarantine", "rebase", "window"],
     &["chain", "hands", "journal", "protocol", "rewrite"],
-    &["redo", "replies", "vault"],
+    &["parting", "redo", "replies", "vault"],
     &["apply", "checkpoint", "front", "means"],
     &["commit", "connection", "inventory", "lines", "recovery", "writer"],
-    &["check", "server", "verify"],
+    &["scrape", "server", "verify"],
+    &["check"],
 ];
 
 const FRONT: &[&str] = &[
@@ -34,13 +39,17 @@ const FRONT: &[&str] = &[
     "connection",
     "context",
     "door",
+    "dropped",
+    "exposition",
     "front",
     "inbox",
     "item",
+    "parting",
     "patience",
     "protocol",
     "replies",
     "scan",
+    "scrape",
     "server",
     "status",
 ];

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use lotlog::config::Config;
@@ -18,7 +19,7 @@ use lotlog::server::{self, Front, SocketFile};
 use lotlog::shutdown::{self, Shutdown};
 use lotlog::vault::{Vault, VaultError};
 use lotlog::writer;
-use lotlog::{check, settings, systemd};
+use lotlog::{check, scrape, settings, systemd};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
@@ -178,10 +179,13 @@ async fn live(
     shutdown: Shutdown,
 ) -> u8 {
     let metrics = Arc::new(Metrics::default());
+    let begun = std::time::Instant::now();
     let vault = match open_vault(&config, &metrics, &shutdown).await {
         Ok(vault) => vault,
         Err(code) => return code,
     };
+    let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    metrics.recovery_micros.store(took, Relaxed);
     let (sender, receiver) = lotlog::queue::queue();
     let mut writer = match writer::spawn(vault, receiver) {
         Ok(writer) => writer,
@@ -190,7 +194,12 @@ async fn live(
             return 74;
         }
     };
-    let (listener, socket, _socket_file) = match listen(&config, inherited, loaded.socket_is_named, env) {
+    let listening = listen(&config, inherited, loaded.socket_is_named, env);
+    let scraped = match &config.metrics {
+        Some(at) => scrape::bind(at, config.socket_mode).await.map(Some).map_err(|why| (78, why)),
+        None => Ok(None),
+    };
+    let ((listener, socket, _socket_file), scraped) = match listening.and_then(|l| Ok((l, scraped?))) {
         Ok(listening) => listening,
         Err((code, why)) => {
             tracing::error!("{why}");
@@ -202,6 +211,10 @@ async fn live(
     say_ready(&socket, &config.data_dir);
     let front = Front::new(&config, metrics.clone());
     let asked = front.reload.clone();
+    if let Some(listener) = scraped {
+        tracing::info!("metrics on {listener}");
+        tokio::spawn(scrape::serve(listener, scrape::Source::new(front.clone(), shutdown.drain.clone())));
+    }
     let mut server = tokio::spawn(server::serve(listener, front, sender.clone(), shutdown.drain.clone()));
     tokio::spawn(systemd::watchdog(metrics, shutdown.drain.clone()));
     let weak = sender.downgrade();
