@@ -59,7 +59,7 @@ impl Vault {
                 |p: &&mut Pending| p.staged.batch.session.as_ref().is_some_and(|(name, _)| *name == session);
             match self.pending.iter_mut().find(of_session) {
                 Some(pending) => pending.staged.waiting.push((ticket, outcome)),
-                None => ticket.answer(outcome),
+                None => self.answers.give(ticket, outcome),
             }
         }
     }
@@ -95,7 +95,7 @@ impl Vault {
                     (Outcome::Duplicate { last: None, .. }, Some((session, _))) => {
                         self.older.push((session.clone(), ticket, outcome));
                     }
-                    _ => ticket.answer(outcome),
+                    _ => self.answers.give(ticket, outcome),
                 }
             }
         }
@@ -249,7 +249,7 @@ impl Vault {
         for (lot, since, mut batches) in by_lot {
             if now.mono.duration_since(since) >= PENDING_PATIENCE {
                 for (ticket, _) in batches.iter_mut().flat_map(|b| b.waiting.drain(..)) {
-                    ticket.answer(Outcome::Unknown);
+                    self.answers.give(ticket, Outcome::Unknown);
                 }
             }
             let at = self.pending.len();

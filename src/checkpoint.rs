@@ -168,6 +168,8 @@ impl Vault {
 
     /// Makes a whole checkpoint now, after the one under way; waits for the background.
     pub(crate) fn checkpoint_now(&mut self, now: Now) -> Result<(), VaultError> {
+        // This takes its time, and who was answered need not wait for it.
+        self.answers.ring();
         self.finish_checkpoint(now)?;
         let begun = Instant::now();
         loop {

@@ -67,7 +67,8 @@ impl Vault {
         self.count_sync(took);
         // What the sync before it covered may still be on its way, what came before that not.
         while self.overdue > 0 {
-            self.apply_next(now)?;
+            self.apply_some(now)?;
+            self.answers.ring();
         }
         self.overdue = self.ready.len();
         let covered: Vec<Staged> = self.staged.drain(..std::mem::take(&mut self.covered)).collect();
@@ -179,10 +180,13 @@ impl Vault {
             None => None,
         };
         for (lsn, ticket) in self.sync_waiters.drain(..count) {
-            ticket.answer(match &refused {
-                Some(refusal) => Outcome::Refused(refusal.clone()),
-                None => Outcome::Synced { lsn },
-            });
+            self.answers.give(
+                ticket,
+                match &refused {
+                    Some(refusal) => Outcome::Refused(refusal.clone()),
+                    None => Outcome::Synced { lsn },
+                },
+            );
         }
     }
 }

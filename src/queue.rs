@@ -69,8 +69,49 @@ impl Mailbox {
     }
 
     fn put(&self, slot: u64, outcome: Outcome) {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((slot, outcome));
+        self.put_quietly(slot, outcome);
         self.filled.notify_one();
+    }
+
+    /// Whether it was empty: if not, who put the first answer in has rung or will.
+    fn put_quietly(&self, slot: u64, outcome: Outcome) -> bool {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.push((slot, outcome));
+        answers.len() == 1
+    }
+}
+
+/// The answers of one turn: each connection is woken once, when all of its answers are there, because waking it
+/// costs more than a small batch does. Rings when dropped.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Mailboxes that were filled and not yet rung.
+    quiet: Vec<Arc<Mailbox>>,
+}
+
+impl Answers {
+    /// Answers a submission; who waits for it hears of it with the next [`Answers::ring`].
+    pub fn give(&mut self, mut ticket: Ticket, outcome: Outcome) {
+        // First: who has the reply may count on the room.
+        ticket.held = None;
+        if let Some(mailbox) = ticket.mailbox.take()
+            && mailbox.put_quietly(ticket.slot, outcome)
+        {
+            self.quiet.push(mailbox);
+        }
+    }
+
+    /// Wakes everybody who was answered since the last time.
+    pub fn ring(&mut self) {
+        for mailbox in self.quiet.drain(..) {
+            mailbox.filled.notify_one();
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.ring();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::frame::{self, BatchFrame, Position};
 use crate::journal::Journal;
 use crate::lots::{Lot, Lots};
 use crate::metrics::Metrics;
-use crate::queue::Ticket;
+use crate::queue::{Answers, Ticket};
 use crate::sessions::Sessions;
 use crate::storage::{Storage, StorageError};
 
@@ -166,6 +166,8 @@ pub struct Vault {
     pub(crate) older: Vec<(SessionId, Ticket, Outcome)>,
     /// Who waits until everything up to an lsn is synced and in the lot files, in order.
     pub(crate) sync_waiters: Vec<(u64, Ticket)>,
+    /// What was answered in this turn.
+    pub(crate) answers: Answers,
     /// Somebody waits for the next sync.
     pub(crate) sync_wanted: bool,
     pub(crate) oldest_unsynced: Option<Instant>,
@@ -227,6 +229,7 @@ impl Vault {
             after_flush: Vec::new(),
             older: Vec::new(),
             sync_waiters: Vec::new(),
+            answers: Answers::default(),
             sync_wanted: false,
             oldest_unsynced: None,
             group_lots: HashSet::new(),

@@ -56,6 +56,7 @@ impl Vault {
         self.sync_if_wanted(now)?;
         // Of a `sync` there may be nothing to wait for.
         self.answer_sync_waiters(now.mono);
+        self.answers.ring();
         Ok(())
     }
 
@@ -91,20 +92,20 @@ impl Vault {
                 )),
             };
             if let Some(refusal) = refusal {
-                ticket.answer(Outcome::Refused(refusal));
+                self.answers.give(ticket, Outcome::Refused(refusal));
                 return Ok(());
             }
         }
         let lines_bytes = batch.lines_bytes;
         let stem = batch.lot.stem();
         if let Some(refusal) = self.lacks(stem, lines_bytes, now.mono) {
-            ticket.answer(Outcome::Refused(refusal));
+            self.answers.give(ticket, Outcome::Refused(refusal));
             return Ok(());
         }
         let lot = match self.open_lot(stem, now)? {
             Ok(lot) => lot,
             Err(refusal) => {
-                ticket.answer(Outcome::Refused(refusal));
+                self.answers.give(ticket, Outcome::Refused(refusal));
                 return Ok(());
             }
         };
@@ -112,7 +113,7 @@ impl Vault {
         let frame_bytes = frame::batch_frame_bytes(stem, session, &batch.body.suffix, &batch.body.items);
         if !self.journal.reserve(frame_bytes, For::Batch, now.mono)? {
             let why = self.journal.lack_of_segments().unwrap_or("the next journal segment is not ready");
-            ticket.answer(Outcome::Refused(no_space(why)));
+            self.answers.give(ticket, Outcome::Refused(no_space(why)));
             self.space_was_refused(now.mono);
             return Ok(());
         }
@@ -267,8 +268,9 @@ impl Vault {
         // A sync may have failed meanwhile: then nothing more is acknowledged, what is stored long since neither.
         self.storage.check()?;
         for (ticket, outcome) in self.after_flush.drain(..) {
-            ticket.answer(outcome);
+            self.answers.give(ticket, outcome);
         }
+        self.answers.ring();
         Ok(())
     }
 
@@ -276,7 +278,7 @@ impl Vault {
         self.settle(now)?;
         self.lots.close_all();
         tracing::info!("lot files are reopened");
-        ticket.answer(Outcome::Synced { lsn: self.next_lsn - 1 });
+        self.answers.give(ticket, Outcome::Synced { lsn: self.next_lsn - 1 });
         Ok(())
     }
 
@@ -295,11 +297,14 @@ impl Vault {
         self.journal.tend(now.mono)?;
         self.hear_sync(now)?;
         self.apply_some(now)?;
+        self.answers.ring();
         if !self.pending.is_empty() && now.mono >= self.pending_retry_at {
             self.retry_pending(now)?;
         }
         self.sync_if_wanted(now)?;
-        self.step_checkpoint(now)
+        self.step_checkpoint(now)?;
+        self.answers.ring();
+        Ok(())
     }
 
     /// When [`Vault::tick`] wants to be called next; `None`: nothing is due until a group comes.
