@@ -26,7 +26,13 @@ fn it_tells_systemd_when_it_is_ready_alive_and_stopping() {
     notify.set_read_timeout(Some(PATIENCE)).unwrap();
     let next = || {
         let mut bytes = [0; 4096];
-        let got = notify.recv(&mut bytes).unwrap();
+        // A socket with a deadline is interrupted when its process was stopped for a moment (signal(7)).
+        let got = loop {
+            match notify.recv(&mut bytes) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                got => break got.unwrap(),
+            }
+        };
         String::from_utf8_lossy(&bytes[..got]).into_owned()
     };
     let mut command = lotlogd(home.path());
