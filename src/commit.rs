@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::apply::{PENDING_PATIENCE, by_lot};
-use crate::batch::{Code, Outcome, Refusal};
+use crate::batch::{Code, Durability, Outcome, Refusal};
 use crate::queue::GROUP_BYTES;
 use crate::vault::{Now, Staged, Vault, VaultError, unavailable};
 
@@ -17,6 +17,9 @@ const _: () = assert!(GROUP_BYTES as u64 <= UNSYNCED_BYTES);
 /// and often, and what waits takes memory.
 const SYNC_BYTES: u64 = 2 << 20;
 const _: () = assert!(SYNC_BYTES < UNSYNCED_BYTES);
+/// A sync of no more than this is made by the writer itself if everybody whose batch it covers waits for it: it is
+/// short, and handing it over and hearing of its end would take as long again.
+const SMALL_SYNC_BYTES: u64 = 64 << 10;
 /// Between two groups about so many bytes of lines are appended: what is to be answered at once does not wait for all
 /// of them, and small batches are still answered together.
 const TURN_BYTES: u64 = 64 << 10;
@@ -37,17 +40,37 @@ impl Vault {
         if self.journal.is_syncing() {
             return Ok(());
         }
-        let unsynced = self.journal.unsynced_bytes();
-        if unsynced == 0 {
+        if self.journal.unsynced_bytes() == 0 {
             self.sync_wanted = false;
-        } else if self.sync_wanted || unsynced >= SYNC_BYTES || self.sync_is_due(now.mono) {
+        } else if self.wants_sync(now.mono) {
+            if self.ready.is_empty() && self.is_small() {
+                self.cover();
+                let took = self.journal.sync_here()?;
+                return self.is_synced(took, now);
+            }
             self.begin_sync();
         }
         Ok(())
     }
 
+    fn wants_sync(&self, now: Instant) -> bool {
+        let unsynced = self.journal.unsynced_bytes();
+        unsynced > 0 && (self.sync_wanted || unsynced >= SYNC_BYTES || self.sync_is_due(now))
+    }
+
+    /// Whether the next sync is small, and nobody there who asked for less, whose next batch it would hold up.
+    fn is_small(&self) -> bool {
+        self.journal.unsynced_bytes() <= SMALL_SYNC_BYTES
+            && self.staged.iter().all(|s| s.batch.ack == Durability::Synced)
+    }
+
     fn begin_sync(&mut self) {
+        self.cover();
         self.journal.begin_sync();
+    }
+
+    /// The next sync covers all that is staged.
+    fn cover(&mut self) {
         self.covered = self.staged.len();
         self.oldest_unsynced = None;
         self.sync_wanted = false;
@@ -72,7 +95,10 @@ impl Vault {
         }
         self.overdue = self.ready.len();
         let covered: Vec<Staged> = self.staged.drain(..std::mem::take(&mut self.covered)).collect();
-        self.sync_if_wanted(now)?;
+        // A small one waits until these are answered.
+        if !self.journal.is_syncing() && self.wants_sync(now.mono) && !self.is_small() {
+            self.begin_sync();
+        }
         self.ready.extend(by_lot(covered));
         // Under load there is always something on its way: what is told of it is told once for each sync.
         self.note_applied(now.mono);

@@ -359,11 +359,24 @@ impl Journal {
 
     /// Begins to make everything flushed durable, where DATA's path leads. One at a time.
     pub fn begin_sync(&mut self) {
-        let end = Position { segment: self.segment.header.number, offset: self.end };
-        self.syncing = Some(end);
+        let job = self.sync_job();
+        self.syncs.submit(job);
+    }
+
+    /// Makes everything flushed durable on the spot: how long it took. Not while a sync is under way.
+    ///
+    /// # Errors
+    /// As [`Journal::poll_sync`].
+    pub fn sync_here(&mut self) -> Result<Duration, StorageError> {
+        let mut here = Lane::inline(self.storage.0.clone());
+        here.submit(self.sync_job());
+        self.end_sync(here.wait())
+    }
+
+    fn sync_job(&mut self) -> Job {
+        self.syncing = Some(Position { segment: self.segment.header.number, offset: self.end });
         self.unsynced_bytes = 0;
-        let files = self.left.drain(..).chain([self.segment.file.clone()]);
-        self.syncs.submit(Job::sync_journal(files));
+        Job::sync_journal(self.left.drain(..).chain([self.segment.file.clone()]))
     }
 
     /// The end of the sync under way, if it has come: how long it took.
