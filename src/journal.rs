@@ -1,5 +1,5 @@
 //! The journal while the daemon runs: frames are buffered, appended to the current segment and synced;
-//! segments turn; old ones are trimmed. Knows frames, not what they mean; `chain` reads them back.
+//! segments turn. Knows frames, not what they mean; `chain` reads them back, `spares` has the next segment ready.
 //!
 //! Invariants:
 //! 1. A frame never spans segments; a segment that is left ends with an end-of-segment frame. The next one
@@ -8,8 +8,7 @@
 //! 3. `synced` names a place before which everything is durable: it is read before `fdatasync` is called and
 //!    believed after it returned. Segments are synced in their order.
 //! 4. Batches leave one spare segment untouched, or while there is none a part of the current one: a checkpoint
-//!    has room. The segments that it makes needless become spares: on a full disk somebody else would take their
-//!    place, and writing over what is written is what a disk does fastest.
+//!    has room.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,21 +16,11 @@ use std::time::{Duration, Instant};
 use crate::background::{Done, Job, Lane, Segment, prepare_segment};
 use crate::frame::{self, Content, END_BYTES, Frame, HEADER_BYTES, Header, Position};
 use crate::queue::Bell;
-use crate::storage::{Dir, File, Storage, StorageError};
+use crate::spares::Spares;
+use crate::storage::{File, Storage, StorageError};
 
-/// Spare segments kept ready.
-pub const SPARE_SEGMENTS: usize = 2;
-/// As many are kept as the last checkpoint made needless, but no more than this ...
-const MOST_SPARES: usize = 8;
-/// ... and no more than [`SPARE_SEGMENTS`] where the disk has room for fewer segments than this.
-const ROOMY_SEGMENTS: u64 = 64;
-const _: () = assert!(SPARE_SEGMENTS <= MOST_SPARES);
 /// Without a spare segment batches leave this part of the current one to a checkpoint.
 const ROOM_SHARE: u64 = 4;
-/// How long after a segment could not be prepared it is tried again.
-const PREPARE_RETRY: Duration = Duration::from_millis(250);
-/// How often the background is looked after while it works: its failure must not wait for the next batch.
-const TEND_INTERVAL: Duration = Duration::from_millis(50);
 /// A buffer that grew beyond this for one large batch is given back.
 const BUFFER_BYTES: usize = 16 << 20;
 
@@ -48,7 +37,6 @@ pub enum For {
 #[derive(Debug)]
 pub struct Journal {
     storage: StorageRef,
-    lane: Lane,
     segment: Segment,
     /// Where the next byte of the segment goes.
     end: u64,
@@ -65,18 +53,7 @@ pub struct Journal {
     left: Vec<File>,
     /// Bytes handed to the kernel that no sync covers, finished or under way.
     unsynced_bytes: u64,
-    spares: VecDeque<Segment>,
-    /// Number and uuid of the newest segment asked for.
-    newest: (u64, u128),
-    preparing: bool,
-    /// Needless segments that are to become spares, oldest first.
-    old: VecDeque<u64>,
-    /// Removals that were asked for and have not ended.
-    trimming: usize,
-    not_prepared: Option<(Instant, String)>,
-    /// Segments that could not be removed, and since when they rest.
-    not_trimmed: Option<(Instant, VecDeque<u64>)>,
-    segment_bytes: u64,
+    spares: Spares,
     /// Segments on disk up to the current one: number and length, oldest first.
     held: VecDeque<(u64, u64)>,
 }
@@ -106,10 +83,9 @@ impl Journal {
         let header = Header { number, uuid, previous: 0, bytes: segment_bytes };
         let segment = prepare_segment(&storage, header, false)?;
         let mut journal = Journal {
-            storage: StorageRef(storage),
-            lane,
+            storage: StorageRef(storage.clone()),
             held: VecDeque::from([(number, segment.bytes)]),
-            newest: (number, header.uuid),
+            spares: Spares::new(storage, lane, header),
             segment,
             end: HEADER_BYTES,
             buffer: Vec::new(),
@@ -119,15 +95,8 @@ impl Journal {
             syncing: None,
             left: Vec::new(),
             unsynced_bytes: 0,
-            spares: VecDeque::new(),
-            preparing: false,
-            old: VecDeque::new(),
-            trimming: 0,
-            not_prepared: None,
-            not_trimmed: None,
-            segment_bytes,
         };
-        journal.prepare_more(None);
+        journal.spares.prepare_more(None);
         Ok(journal)
     }
 
@@ -158,7 +127,7 @@ impl Journal {
 
     /// Size of a segment that is not made for one large batch.
     pub fn segment_bytes(&self) -> u64 {
-        self.segment_bytes
+        self.spares.segment_bytes()
     }
 
     /// Segments on disk up to the current one.
@@ -168,23 +137,17 @@ impl Journal {
 
     /// Bytes of all segments on disk, spares included.
     pub fn held_bytes(&self) -> u64 {
-        self.held.iter().map(|(_, bytes)| bytes).sum::<u64>()
-            + self.spares.iter().map(|s| s.bytes).sum::<u64>()
-            + (self.old.len() + usize::from(self.preparing)) as u64 * self.segment_bytes
+        self.held.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.spares.bytes()
     }
 
     /// Why no segment could be prepared lately.
     pub fn lack_of_segments(&self) -> Option<&str> {
-        self.not_prepared.as_ref().map(|(_, why)| why.as_str())
+        self.spares.lack()
     }
 
     /// When [`Journal::tend`] wants to be called next.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        if self.preparing || self.trimming > 0 {
-            return Some(now + TEND_INTERVAL);
-        }
-        let trim = self.not_trimmed.as_ref().map(|(at, _)| *at + PREPARE_RETRY);
-        self.not_prepared.as_ref().map(|(at, _)| *at + PREPARE_RETRY).into_iter().chain(trim).min()
+        self.spares.next_deadline(now)
     }
 
     /// Takes in what the background did, and asks for more spares.
@@ -192,69 +155,7 @@ impl Journal {
     /// # Errors
     /// When the disk failed.
     pub fn tend(&mut self, now: Instant) -> Result<(), StorageError> {
-        while let Some(done) = self.lane.poll() {
-            self.take_in(done, now)?;
-        }
-        if let Some((_, numbers)) = self
-            .not_trimmed
-            .as_mut()
-            .filter(|(at, numbers)| now >= *at + PREPARE_RETRY && !numbers.is_empty())
-        {
-            let numbers = std::mem::take(numbers);
-            self.not_trimmed = Some((now, VecDeque::new()));
-            self.remove(numbers);
-        }
-        self.prepare_more(Some(now));
-        Ok(())
-    }
-
-    fn take_in(&mut self, done: Done, now: Instant) -> Result<(), StorageError> {
-        match done {
-            Done::Prepared(segment) => {
-                self.preparing = false;
-                self.not_prepared = None;
-                self.newest = (segment.header.number, segment.header.uuid);
-                self.spares.push_back(segment);
-            }
-            Done::NotPrepared(error) => {
-                self.preparing = false;
-                self.not_prepared = Some((now, error.to_string()));
-            }
-            Done::Failed(error) => return Err(error),
-            Done::Trimmed => {
-                self.trimming -= 1;
-                self.not_trimmed.take_if(|(_, numbers)| numbers.is_empty());
-            }
-            Done::NotTrimmed(numbers, error) => {
-                self.trimming -= 1;
-                if self.not_trimmed.is_none() {
-                    tracing::warn!(%error, "old journal segments cannot be removed yet: tried again");
-                }
-                let (_, rest) = self.not_trimmed.get_or_insert((now, VecDeque::new()));
-                rest.extend(numbers);
-            }
-            Done::LotsSynced | Done::JournalSynced(_) => {}
-        }
-        Ok(())
-    }
-
-    fn prepare_more(&mut self, now: Option<Instant>) {
-        let resting = match (&self.not_prepared, now) {
-            (Some((at, _)), Some(now)) => now < *at + PREPARE_RETRY,
-            _ => false,
-        };
-        if self.spares.len() >= SPARE_SEGMENTS {
-            self.not_prepared = None;
-        }
-        let enough = self.spares.len() >= SPARE_SEGMENTS || resting;
-        if self.preparing || (enough && self.old.is_empty()) {
-            return;
-        }
-        let (number, previous) = self.newest;
-        let uuid = uuid::Uuid::new_v4().as_u128();
-        let header = Header { number: number + 1, uuid, previous, bytes: self.segment_bytes };
-        self.preparing = true;
-        self.lane.submit(Job::Prepare { header, old: self.old.pop_front() });
+        self.spares.tend(now)
     }
 
     /// Makes sure that a frame of `bytes` can be pushed, waiting for a segment under preparation. `false`:
@@ -263,39 +164,13 @@ impl Journal {
     /// # Errors
     /// When the disk failed.
     pub fn reserve(&mut self, bytes: u64, who: For, now: Instant) -> Result<bool, StorageError> {
-        let left =
-            if who == For::Batch && self.spares.is_empty() { self.segment_bytes / ROOM_SHARE } else { 0 };
+        let no_spare = who == For::Batch && self.spares.is_empty();
+        let left = if no_spare { self.segment_bytes() / ROOM_SHARE } else { 0 };
         if self.fits(bytes + left) {
             return Ok(true);
         }
         let needed = if who == For::Batch { 2 } else { 1 };
-        self.tend(now)?;
-        while self.spares.len() < needed {
-            if !self.preparing {
-                if who == For::Batch || self.spares.is_empty() {
-                    return Ok(false);
-                }
-                break;
-            }
-            let done = self.lane.wait();
-            self.take_in(done, now)?;
-            self.prepare_more(Some(now));
-        }
-        let Some(spare) = self.spares.front_mut() else { return Ok(false) };
-        let wanted = HEADER_BYTES + bytes + END_BYTES;
-        if spare.bytes < wanted {
-            // One batch larger than a segment gets a segment of its own size.
-            match spare.file.allocate(wanted) {
-                Ok(()) => spare.file.sync()?,
-                Err(error) if self.storage.0.failure().is_some() => return Err(error),
-                Err(error) => {
-                    self.not_prepared = Some((now, error.to_string()));
-                    return Ok(false);
-                }
-            }
-            spare.bytes = wanted;
-        }
-        Ok(true)
+        self.spares.wait_for(needed, HEADER_BYTES + bytes + END_BYTES, now)
     }
 
     fn fits(&self, bytes: u64) -> bool {
@@ -327,14 +202,14 @@ impl Journal {
     fn turn(&mut self) -> Result<(), StorageError> {
         self.put(0, Content::EndOfSegment);
         self.flush()?;
-        let next = self.spares.pop_front().ok_or_else(|| StorageError {
+        let next = self.spares.take().ok_or_else(|| StorageError {
             what: "turn of the journal".to_owned(),
             source: std::io::Error::other("no segment was reserved"),
         })?;
         self.held.push_back((next.header.number, next.bytes));
         self.left.push(std::mem::replace(&mut self.segment, next).file);
         self.end = HEADER_BYTES;
-        self.prepare_more(None);
+        self.spares.prepare_more(None);
         Ok(())
     }
 
@@ -418,33 +293,11 @@ impl Journal {
 
     /// Gives up the segments before `segment`: removes them in the background, or makes spares of them.
     pub fn trim(&mut self, segment: u64) {
-        let mut numbers = VecDeque::new();
-        let mut kept = VecDeque::new();
-        while let Some((number, bytes)) = self.held.front().copied().filter(|(number, _)| *number < segment) {
-            self.held.pop_front();
-            let whole = bytes == self.segment_bytes;
-            if whole { kept.push_back(number) } else { numbers.push_back(number) }
+        let mut needless = VecDeque::new();
+        while let Some(old) = self.held.pop_front_if(|(number, _)| *number < segment) {
+            needless.push_back(old);
         }
-        // Where the question fails nobody knows of any room.
-        let free = self.storage.0.free_bytes(Dir::Journal).unwrap_or(0);
-        let most = if free >= ROOMY_SEGMENTS * self.segment_bytes { MOST_SPARES } else { SPARE_SEGMENTS };
-        let wanted = (numbers.len() + kept.len()).clamp(SPARE_SEGMENTS, most);
-        while self.spares.len() + self.old.len() + usize::from(self.preparing) + kept.len() > wanted
-            && let Some(number) = kept.pop_front()
-        {
-            numbers.push_back(number);
-        }
-        self.old.append(&mut kept);
-        if !numbers.is_empty() {
-            numbers.make_contiguous().sort_unstable();
-            self.remove(numbers);
-        }
-        self.prepare_more(None);
-    }
-
-    fn remove(&mut self, numbers: VecDeque<u64>) {
-        self.trimming += 1;
-        self.lane.submit(Job::Trim { numbers });
+        self.spares.give_up(needless);
     }
 
     /// Waits until what was asked to be removed is gone.
@@ -452,10 +305,6 @@ impl Journal {
     /// # Errors
     /// When the disk failed.
     pub fn finish_trims(&mut self, now: Instant) -> Result<(), StorageError> {
-        while self.trimming > 0 {
-            let done = self.lane.wait();
-            self.take_in(done, now)?;
-        }
-        Ok(())
+        self.spares.finish_trims(now)
     }
 }

@@ -38,7 +38,7 @@
 //! | [`queue`], [`budget`], [`order`] | the hatch: submissions and tickets; the bytes in flight; what operators ask for |
 //! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; clock and space |
 //! | [`sessions`] | what each session stored last |
-//! | [`frame`], [`journal`], [`chain`], [`window`] | journal bytes; writing them; reading them back and deciding what they mean; a window at a time |
+//! | [`frame`], [`journal`], [`spares`], [`chain`], [`window`] | journal bytes; writing them; segments to come; reading them back and deciding what they mean; a window at a time |
 //! | [`lots`], [`hands`], [`quarantine`] | lot files; what others did to them; what is set aside |
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
 //! | [`background`] | the vault's helpers: segments prepared and removed, lots synced |
@@ -111,6 +111,7 @@ pub mod session;
 pub mod sessions;
 pub mod settings;
 pub mod shutdown;
+pub mod spares;
 pub mod status;
 pub mod storage;
 pub mod systemd;

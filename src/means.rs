@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use chrono::{Datelike, Timelike};
 
 use crate::batch::{Refusal, STAMP_BYTES};
-use crate::journal::SPARE_SEGMENTS;
+use crate::spares::SPARE_SEGMENTS;
 use crate::storage::Dir;
 use crate::vault::{Vault, no_space, unavailable};
 
