@@ -123,3 +123,20 @@ fn without_a_daemon_the_spool_is_kept() {
     assert_eq!(code, 69, "{said}");
     assert_eq!(files(spool.path()), ["1-1.spool"]);
 }
+
+#[test]
+fn what_is_no_file_in_a_spool_is_passed_over_with_a_word() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path());
+    let spool = tempfile::tempdir().unwrap();
+    std::fs::create_dir(spool.path().join("1-1.spool")).unwrap();
+    let pipe = spool.path().join("2-1.spool");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
+    std::fs::write(spool.path().join("3-1.spool"), line("a", 1, 1)).unwrap();
+    let (page, said) = deliver(&daemon, spool.path(), 0);
+    assert_eq!(page["delivered_batches"], 1, "{page}");
+    assert_eq!(said.matches("is no file").count(), 2, "{said}");
+    assert_eq!(files(spool.path()), ["1-1.spool", "2-1.spool"]);
+    assert_eq!(seen(&daemon), [1]);
+}

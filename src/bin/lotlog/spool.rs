@@ -128,7 +128,7 @@ impl Delivery {
         let entries = fs::read_dir(&self.dir).map_err(|error| Failure::reading(&self.dir, &error))?;
         let mut names: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.ends_with(SUFFIX))
+            .filter(|name| name.ends_with(SUFFIX) && self.is_a_file(name))
             .collect();
         names.sort();
         self.count.files_left = names.len() as u64;
@@ -138,6 +138,19 @@ impl Delivery {
             }
         }
         Ok(())
+    }
+
+    /// A pipe would be waited for without end, and no client has made it.
+    fn is_a_file(&self, name: &str) -> bool {
+        let path = self.dir.join(name);
+        let odd = fs::metadata(&path).is_ok_and(|found| !found.is_file());
+        if odd {
+            eprintln_quietly(&format!(
+                "lotlog: {} is no file, so it is passed over: remove it",
+                path.display()
+            ));
+        }
+        !odd
     }
 
     /// Whether all of the file was delivered, or set aside.
