@@ -1,22 +1,22 @@
-//! How much one connection may hold of the bytes in flight: its shares of the budget, and the pass that lets one
-//! connection at a time finish its line whatever the budget says. Knows neither sockets nor lines' content.
+//! How much one connection may hold of a budget: its shares of it, and the pass that lets one connection at a time
+//! finish its line whatever the budget says. Knows neither sockets nor lines' content.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::budget::{Budget, Held, Pass, PassOffice, Share};
+use crate::budget::{Budget, Hold, Pass, PassOffice, Share};
 use crate::config::FREE_LINE_BYTES;
 
 /// Most bytes read at once.
 pub const READ_CHUNK_BYTES: usize = 64 << 10;
-/// What is asked of the budget where a whole chunk is not to be had.
-const SMALL_CHUNK_BYTES: usize = 4 << 10;
+/// What is asked of the budget, one after the other, where a whole chunk is not to be had.
+const CHUNKS_BYTES: [usize; 3] = [READ_CHUNK_BYTES, 16 << 10, 4 << 10];
 /// Unfinished lines leave one part in so many of the budget to whole ones.
 const KEPT_FOR_WHOLE_LINES: usize = 4;
 /// A connection that waits for the budget looks again after this time, so that no lost wake-up can hold it up.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-const _: () = assert!(SMALL_CHUNK_BYTES <= READ_CHUNK_BYTES && FREE_LINE_BYTES <= READ_CHUNK_BYTES);
+const _: () = assert!(FREE_LINE_BYTES <= READ_CHUNK_BYTES);
 
 /// Leave to read once.
 #[derive(Debug)]
@@ -56,6 +56,11 @@ impl Allowance {
         self.starved
     }
 
+    /// Whether anything is held or waited for, requests that were let in aside.
+    pub fn is_in_use(&self) -> bool {
+        self.starved || self.pass.is_some() || self.inbox.bytes() > 0
+    }
+
     /// Waits until asking again may help; a tenth of a second at most.
     pub async fn freed(&self) {
         self.budget.freed(LOOK_AGAIN).await;
@@ -68,7 +73,7 @@ impl Allowance {
         }
         let free = FREE_LINE_BYTES.saturating_sub(inbox_bytes);
         let kept = self.budget.limit_bytes() / KEPT_FOR_WHOLE_LINES;
-        for chunk in [READ_CHUNK_BYTES, SMALL_CHUNK_BYTES] {
+        for chunk in CHUNKS_BYTES {
             if let Some(share) = self.budget.try_take(chunk.saturating_sub(free), kept) {
                 self.fed();
                 return Some(Leave { bytes: chunk, _share: Some(share), new_pass: false });
@@ -91,7 +96,7 @@ impl Allowance {
     }
 
     /// Lets a whole line of `line_bytes` in, `inbox_bytes` being held with it; `None` when starved.
-    pub fn let_in(&mut self, line_bytes: usize, inbox_bytes: usize) -> Option<Held> {
+    pub fn let_in(&mut self, line_bytes: usize, inbox_bytes: usize) -> Option<Hold> {
         let paid = charge(inbox_bytes) - charge(inbox_bytes - line_bytes);
         let unpaid = line_bytes.saturating_sub(paid);
         let share = match self.budget.try_take(unpaid, 0) {
@@ -100,7 +105,7 @@ impl Allowance {
             None => return None,
         };
         self.fed();
-        Some(Held::new(self.pass.take(), share))
+        Some(Hold::new(self.pass.take(), share))
     }
 
     /// Charges what the inbox holds now.

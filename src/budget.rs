@@ -123,18 +123,17 @@ impl Drop for Pass {
     }
 }
 
-/// What a submitted request holds until it is answered. It goes with the ticket: the batch outlives a connection
-/// that ends before its answer.
+/// What a submitted request holds of one budget.
 #[derive(Debug)]
-pub struct Held {
+pub struct Hold {
     pass: Option<Pass>,
     share: Share,
 }
 
-impl Held {
+impl Hold {
     /// Bytes of the budget, or the pass.
-    pub fn new(pass: Option<Pass>, share: Share) -> Held {
-        Held { pass, share }
+    pub fn new(pass: Option<Pass>, share: Share) -> Hold {
+        Hold { pass, share }
     }
 
     /// Holds `text_bytes` and what a request takes beside, whatever the budget says: the growth of a line as
@@ -142,6 +141,29 @@ impl Held {
     pub fn hold(&mut self, text_bytes: usize) {
         if self.pass.is_none() {
             self.share.resize(text_bytes + REQUEST_BYTES);
+        }
+    }
+}
+
+/// What a submitted request holds until it is answered: of all bytes in flight, and of its user's where that one has
+/// a quota now. It goes with the ticket: the batch outlives a connection that ends before its answer.
+#[derive(Debug)]
+pub struct Held {
+    all: Hold,
+    own: Option<Hold>,
+}
+
+impl Held {
+    /// Both together.
+    pub fn new(all: Hold, own: Option<Hold>) -> Held {
+        Held { all, own }
+    }
+
+    /// See [`Hold::hold`].
+    pub fn hold(&mut self, text_bytes: usize) {
+        self.all.hold(text_bytes);
+        if let Some(own) = &mut self.own {
+            own.hold(text_bytes);
         }
     }
 }

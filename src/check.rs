@@ -43,7 +43,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
         finding("data directory", data_dir(&config.data_dir)),
         finding("lock", lock(&config.data_dir)),
         finding("space", space(config)),
-        finding("socket", socket(&config.socket)),
+        finding("socket", socket(config)),
     ];
     if let Some(at) = &config.metrics {
         findings.push(finding("metrics", scrape::look(at).map(|()| at.to_string())));
@@ -94,13 +94,15 @@ fn space(config: &Config) -> Result<String, String> {
     Ok(format!("{free} bytes are free"))
 }
 
-fn socket(path: &Path) -> Result<String, String> {
+fn socket(config: &Config) -> Result<String, String> {
+    let path = &*config.socket;
     match door::look_at_socket(path) {
         Err(BindError::InUse(_)) if door::is_for_activation(path) => {
             return Ok(format!("{}, where systemd listens until the daemon does", path.display()));
         }
         looked => looked.map_err(|e| e.to_string())?,
     }
+    config.socket_access().look()?;
     let parent = existing(path.parent().unwrap_or(Path::new(".")));
     if rustix::fs::access(&parent, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return Err(format!("{} may not be written by this user", parent.display()));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::batch::Durability;
+use crate::door::Access;
 
 /// What the daemon runs with, after flags, environment, file and defaults were put together.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub struct Config {
     pub socket: PathBuf,
     /// Mode of the socket file.
     pub socket_mode: u32,
+    /// Who owns it; `None`: the daemon's user.
+    pub socket_owner: Option<u32>,
+    /// Its group; `None`: the daemon's, or its directory's.
+    pub socket_group: Option<u32>,
     /// What an acknowledgement promises unless the request says.
     pub durability: Durability,
     /// User ids that may connect; with both lists empty everyone may whom the socket's mode lets in.
@@ -42,6 +47,8 @@ impl Default for Config {
             data_dir: PathBuf::new(),
             socket: PathBuf::new(),
             socket_mode: 0o660,
+            socket_owner: None,
+            socket_group: None,
             durability: Durability::Synced,
             allow_users: Vec::new(),
             allow_groups: Vec::new(),
@@ -65,6 +72,11 @@ const CONNECTION_BYTES: usize = 64 << 10;
 const BASE_BYTES: usize = 32 << 20;
 
 impl Config {
+    /// Who may connect, as far as the socket file says.
+    pub fn socket_access(&self) -> Access {
+        Access { mode: self.socket_mode, owner: self.socket_owner, group: self.socket_group }
+    }
+
     /// What the daemon takes of memory at most, in bytes, whatever its clients do: the page cache apart. One
     /// line more than the budget allows may always be finished.
     pub fn most_memory_bytes(&self) -> usize {
@@ -201,8 +213,12 @@ pub struct Limits {
     pub max_requests_in_flight: usize,
     /// Bytes in flight over all connections.
     pub max_bytes_in_flight: usize,
+    /// Of one user, while another one sends batches too.
+    pub max_bytes_in_flight_per_user: usize,
     /// Connections.
     pub max_connections: usize,
+    /// Of one user.
+    pub max_connections_per_user: usize,
     /// Connections that are being told no, or why they end, at one time; further ones are just closed. Not a setting.
     pub max_lingering: usize,
     /// A started line must get [`LINE_PROGRESS_BYTES`] in this time.
@@ -226,7 +242,9 @@ impl Default for Limits {
             max_nesting: 64,
             max_requests_in_flight: 256,
             max_bytes_in_flight: 64 << 20,
+            max_bytes_in_flight_per_user: 256 << 10,
             max_connections: 4096,
+            max_connections_per_user: 3072,
             max_lingering: 64,
             line_timeout: Duration::from_secs(30),
             reply_timeout: Duration::from_secs(30),

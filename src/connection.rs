@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::allowance::{Allowance, READ_CHUNK_BYTES};
+use crate::allowance::READ_CHUNK_BYTES;
 use crate::batch::{Code, Outcome, Refusal};
 use crate::budget::Held;
 use crate::front::Front;
@@ -20,9 +20,11 @@ use crate::inbox::Inbox;
 use crate::parting;
 use crate::patience::{LineClock, ReplyClock};
 use crate::protocol::{self, Request};
+use crate::purse::Purse;
 use crate::queue::{KEPT_ANSWERS, Mailbox, Sender, Submission};
 use crate::replies::{Awaited, Replies};
 use crate::status::status_reply;
+use crate::users::Guest;
 
 /// Lines longer than this are decoded where other connections need not wait for it.
 const LONG_LINE_BYTES: usize = 256 << 10;
@@ -54,7 +56,7 @@ struct Connection {
     front: Arc<Front>,
     sender: Sender,
     inbox: Inbox,
-    allowance: Allowance,
+    allowance: Purse,
     replies: Replies,
     mailbox: Arc<Mailbox>,
     answers: Vec<(u64, Outcome)>,
@@ -71,11 +73,17 @@ struct Connection {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(stream: UnixStream, front: Arc<Front>, sender: Sender, drain: CancellationToken) {
+pub async fn serve(
+    stream: UnixStream,
+    guest: Guest,
+    front: Arc<Front>,
+    sender: Sender,
+    drain: CancellationToken,
+) {
     // Replies are small; by default a deaf peer would take some 200 KiB. Without it nothing is wrong.
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
     let mut connection = Connection {
-        allowance: Allowance::new(&front.budget, &front.passes),
+        allowance: Purse::new(guest, &front.budget, &front.passes),
         line_clock: LineClock::new(front.limits.line_timeout),
         reply_clock: ReplyClock::new(front.limits.reply_timeout),
         stream,
@@ -316,6 +324,7 @@ impl Connection {
             Ok(Request::Log(log)) => match log.batch {
                 None => self.replies.push(protocol::empty_reply(&log.echo)),
                 Some(batch) => {
+                    self.allowance.speaks(now);
                     held.hold(batch.body.items.len() + batch.body.suffix.len() + log.echo.reply_bytes());
                     self.replies.push_awaited(Awaited { echo: Some(log.echo), since: now });
                     self.submit(Submission::Batch(batch, self.mailbox.ticket(slot).holding(held)));

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -29,6 +29,14 @@ pub enum BindError {
     /// The kernel takes no longer paths.
     #[error("{0} is longer than the {SOCKET_PATH_BYTES} bytes of a socket's path: choose a shorter --socket")]
     TooLong(PathBuf),
+    /// It cannot be given to that user or group.
+    #[error("{path} is not made: {why}")]
+    Access {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// The system refused.
     #[error("{path} cannot be made a socket: {source}")]
     Io {
@@ -44,7 +52,10 @@ impl BindError {
     pub fn exit_code(&self) -> u8 {
         match self {
             BindError::InUse(_) => 73,
-            BindError::NotASocket(_) | BindError::TooLong(_) | BindError::Io { .. } => 78,
+            BindError::NotASocket(_)
+            | BindError::TooLong(_)
+            | BindError::Access { .. }
+            | BindError::Io { .. } => 78,
         }
     }
 }
@@ -112,34 +123,88 @@ pub fn is_for_activation(path: &Path) -> bool {
             && std::fs::read_to_string("/proc/1/comm").is_ok_and(|name| name.trim_end() == "systemd"))
 }
 
-/// Makes a directory and its parents, those that are new with [`PARENT_MODE`] whatever the umask.
-fn make_directory(path: &Path) -> io::Result<()> {
+/// Makes a directory and its parents, those that are new with [`PARENT_MODE`] whatever the umask, and with the
+/// socket's group, which must get as far as the socket.
+fn make_directory(path: &Path, group: Option<u32>) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
-        make_directory(parent)?;
+        make_directory(parent, group)?;
     }
     match std::fs::DirBuilder::new().mode(PARENT_MODE).create(path) {
-        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(PARENT_MODE)),
+        Ok(()) => {
+            if group.is_some() {
+                chown(path, None, group)?;
+            }
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(PARENT_MODE))
+        }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(e),
     }
 }
 
-/// Listens at `path` with `mode`. A dead daemon's socket is replaced, a living one's is not, and nothing that
+/// Who may connect, as far as the socket file says.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// Its mode.
+    pub mode: u32,
+    /// Its owner, if it is not the daemon's user.
+    pub owner: Option<u32>,
+    /// Its group, if it is not the daemon's.
+    pub group: Option<u32>,
+}
+
+impl From<u32> for Access {
+    /// A mode alone.
+    fn from(mode: u32) -> Access {
+        Access { mode, owner: None, group: None }
+    }
+}
+
+impl Access {
+    /// Whether this process may give a file away like that.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn look(&self) -> Result<(), String> {
+        let user = rustix::process::geteuid();
+        if user.is_root() {
+            return Ok(());
+        }
+        if let Some(owner) = self.owner.filter(|owner| *owner != user.as_raw()) {
+            return Err(format!(
+                "socket_owner is {owner}, and only root can give a file to another user: leave it out, or start as root"
+            ));
+        }
+        let groups = rustix::process::getgroups().unwrap_or_default();
+        let own = |group: u32| {
+            group == rustix::process::getegid().as_raw() || groups.iter().any(|g| g.as_raw() == group)
+        };
+        match self.group.filter(|group| !own(*group)) {
+            Some(group) => Err(format!(
+                "socket_group is {group}, and the daemon is no member of it: add its user to the group, or leave it out"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Listens at `path`, for those whom `access` lets in. A dead daemon's socket is replaced, a living one's is not, and nothing that
 /// is not a socket is ever removed. Must be called within a runtime.
 ///
 /// # Errors
 /// [`BindError`].
-pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindError> {
+pub fn bind(path: &Path, access: impl Into<Access>) -> Result<(UnixListener, SocketFile), BindError> {
+    let access = access.into();
     let io_error = |source: io::Error| BindError::Io { path: path.to_owned(), source };
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let making = parent.join(format!(".{}", std::process::id()));
     if path.as_os_str().len().max(making.as_os_str().len()) > SOCKET_PATH_BYTES {
         return Err(BindError::TooLong(path.to_owned()));
     }
-    make_directory(parent).map_err(io_error)?;
+    access.look().map_err(|why| BindError::Access { path: path.to_owned(), why })?;
+    make_directory(parent, access.group).map_err(io_error)?;
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -158,11 +223,14 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindEr
         Err(e) => return Err(io_error(e.into())),
     }
     look_at_socket(path)?;
-    // Made under another name and given its mode there: nobody can connect before the mode holds.
+    // Made under another name and given owner and mode there: nobody can connect before they hold.
     let _ = std::fs::remove_file(&making);
     let listener = std::os::unix::net::UnixListener::bind(&making).map_err(io_error)?;
     let finish = || {
-        std::fs::set_permissions(&making, std::fs::Permissions::from_mode(mode))?;
+        if access.owner.is_some() || access.group.is_some() {
+            chown(&making, access.owner, access.group)?;
+        }
+        std::fs::set_permissions(&making, std::fs::Permissions::from_mode(access.mode))?;
         std::fs::rename(&making, path)?;
         listener.set_nonblocking(true)?;
         let meta = std::fs::symlink_metadata(path)?;

@@ -30,6 +30,10 @@ pub struct Page {
     pub queue_capacity_bytes: usize,
     /// Most connections.
     pub connections_limit: usize,
+    /// Users with a connection.
+    pub users: usize,
+    /// How often a connection had to wait for its own user's quota.
+    pub quota_waits: u64,
     /// How long the writer has had work and made no progress.
     pub writer_stalled: Duration,
     /// When the process began, in seconds since 1970.
@@ -112,6 +116,12 @@ impl Collector for Page {
             "lotlogd_connections_limit",
             "Most connections (max_connections)",
             self.connections_limit as f64,
+        )?;
+        out.gauge("lotlogd_users", "Users with a connection", self.users as f64)?;
+        out.counter(
+            "lotlogd_quota_waits",
+            "How often a connection had to wait for its own user's quota (max_bytes_in_flight_per_user)",
+            self.quota_waits,
         )?;
         out.gauge("lotlogd_open_lots", "Lot files held open", metrics.lots_open.load(Relaxed) as f64)?;
         out.counter(

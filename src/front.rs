@@ -11,6 +11,7 @@ use crate::budget::{Budget, PassOffice};
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
 use crate::order::{self, Order};
+use crate::users::Users;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Front {
     pub budget: Arc<Budget>,
     /// The pass to finish a line.
     pub passes: Arc<PassOffice>,
+    /// Quotas by user.
+    pub users: Arc<Users>,
     /// Connections that linger.
     pub lingering: Arc<Semaphore>,
     /// Rung when an operator has asked for a reload: the configuration is to be read anew.
@@ -49,6 +52,10 @@ impl Front {
             metrics,
             budget: Budget::new(config.limits.max_bytes_in_flight),
             passes: Arc::default(),
+            users: Users::new(
+                config.limits.max_connections_per_user,
+                config.limits.max_bytes_in_flight_per_user,
+            ),
             lingering: Arc::new(Semaphore::new(config.limits.max_lingering)),
             reload: Arc::default(),
         })

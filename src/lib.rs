@@ -34,7 +34,8 @@
 //! | [`protocol`], [`scan`], [`token`], [`text`], [`number`] | the wire; a strict JSON scanner; its tokens; strings; numbers by their digits |
 //! | [`item`], [`context`], [`record`], [`tally`], [`dropped`] | the record: its two halves, composing its lines, and what of a request was not stored, for its reply and in all |
 //! | [`server`], [`door`], [`front`] | accepting and draining; the socket file; what connections share and who may connect |
-//! | [`connection`], [`inbox`], [`allowance`], [`patience`], [`replies`], [`status`], [`parting`] | one connection; its bytes, its share of the budget, its deadlines, its replies in order; the status page; how it ends |
+//! | [`users`] | quotas by user |
+//! | [`connection`], [`inbox`], [`purse`], [`allowance`], [`patience`], [`replies`], [`status`], [`parting`] | one connection; its bytes, its share of its user's quota and of the budget, its deadlines, its replies in order; the status page; how it ends |
 //! | [`queue`], [`budget`], [`order`] | the hatch: submissions and tickets; the bytes in flight; what operators ask for |
 //! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; clock and space |
 //! | [`sessions`] | what each session stored last |
@@ -95,6 +96,7 @@ pub mod parting;
 pub mod patience;
 pub mod places;
 pub mod protocol;
+pub mod purse;
 pub mod quarantine;
 pub mod queue;
 pub mod rebase;
@@ -119,6 +121,7 @@ pub mod tally;
 pub mod text;
 pub mod token;
 pub mod units;
+pub mod users;
 pub mod values;
 pub mod vault;
 pub mod verify;

@@ -104,7 +104,8 @@ fn read(data_dir: &Path) -> Figures {
         most_open_files: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
         disk_free_bytes: disk.as_ref().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
         disk_bytes: disk.as_ref().map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize)),
-        disk_free_files: disk.as_ref().map(|disk| disk.f_favail),
+        // Some file systems (btrfs) have no such limit, and say 0 of 0.
+        disk_free_files: disk.as_ref().filter(|disk| disk.f_files > 0).map(|disk| disk.f_favail),
         quarantined_files: entries(&data_dir.join("quarantine"), MOST_COUNTED_FILES, |path| {
             path.extension().is_none_or(|extension| extension != "txt")
         }),

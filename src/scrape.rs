@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MetricsAt;
-use crate::door::{self, SocketFile};
+use crate::door::{self, Access, SocketFile};
 use crate::exposition::{self, Page};
 use crate::front::Front;
 use crate::patience::Pace;
@@ -69,7 +69,7 @@ impl std::fmt::Display for Listener {
 ///
 /// # Errors
 /// Why not, with the next step.
-pub async fn bind(at: &MetricsAt, mode: u32) -> Result<Listener, String> {
+pub async fn bind(at: &MetricsAt, access: Access) -> Result<Listener, String> {
     match at {
         MetricsAt::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp).map_err(|error| {
             let next = if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) {
@@ -79,7 +79,7 @@ pub async fn bind(at: &MetricsAt, mode: u32) -> Result<Listener, String> {
             };
             format!("metrics cannot be served on {address}: {error}: {next}")
         }),
-        MetricsAt::Unix(path) => door::bind(path, mode)
+        MetricsAt::Unix(path) => door::bind(path, access)
             .map(|(listener, file)| Listener::Unix(listener, file))
             .map_err(|error| format!("metrics cannot be served: {error}")),
     }
@@ -127,6 +127,8 @@ impl Source {
             queue_bytes: front.budget.used_bytes(),
             queue_capacity_bytes: front.budget.limit_bytes(),
             connections_limit: front.limits.max_connections,
+            users: front.users.connected(),
+            quota_waits: front.users.waits(),
             writer_stalled: self.stalled(now),
             start_seconds: self.sampler.start_seconds(),
             figures,

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::parting;
 use crate::patience::Pace;
 use crate::queue::Sender;
+use crate::users::Guest;
 
 /// How long to rest after `accept` failed (no descriptors, no memory).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -67,37 +68,54 @@ fn admit(
     drain: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) {
-    let most = front.limits.max_connections;
-    if front.metrics.connections.load(Relaxed) >= most {
-        let why = format!(
-            "all {most} connections (max_connections) are in use, so nothing was stored: close some, or try again later"
-        );
-        let refusal = Refusal::new(Code::Busy, why);
-        count(&refusal, &front.metrics);
-        // Those who are told no are no connections: they are bounded by how many may linger.
-        parting::say_no(&stream, &refusal);
-        if let Ok(permit) = front.lingering.clone().try_acquire_owned() {
-            tasks.spawn(async move {
-                parting::linger(&stream).await;
-                drop(permit);
-            });
-        }
-        return;
-    }
+    let guest = match seat(&stream, front) {
+        Ok(guest) => guest,
+        Err(why) => return turn_away(stream, &Refusal::new(Code::Busy, why), front, tasks),
+    };
     front.metrics.connections.fetch_add(1, Relaxed);
     let open = Open(front.metrics.clone());
     let (front, sender, drain) = (front.clone(), sender.clone(), drain.clone());
     tasks.spawn(async move {
         let _open = open;
         if let Some(refusal) = front.forbids(&stream).await {
-            drop(sender);
+            drop((sender, guest));
             count(&refusal, &front.metrics);
             parting::say_no(&stream, &refusal);
             parting::linger_if_few(&stream, &front.lingering).await;
         } else {
-            connection::serve(stream, front, sender, drain).await;
+            connection::serve(stream, guest, front, sender, drain).await;
         }
     });
+}
+
+/// A place for a connection, or why there is none.
+fn seat(stream: &UnixStream, front: &Front) -> Result<Guest, String> {
+    let most = front.limits.max_connections;
+    if front.metrics.connections.load(Relaxed) >= most {
+        return Err(format!(
+            "all {most} connections (max_connections) are in use, so nothing was stored: close some, or try again later"
+        ));
+    }
+    // Those whom the kernel does not name share one account.
+    let user = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+    front.users.enter(user).ok_or_else(|| {
+        format!(
+            "user {user} has all {} connections that one user may have (max_connections_per_user), so nothing was stored: close some, or try again later",
+            front.users.most_connections()
+        )
+    })
+}
+
+fn turn_away(stream: UnixStream, refusal: &Refusal, front: &Front, tasks: &mut JoinSet<()>) {
+    count(refusal, &front.metrics);
+    // Those who are told no are no connections: they are bounded by how many may linger.
+    parting::say_no(&stream, refusal);
+    if let Ok(permit) = front.lingering.clone().try_acquire_owned() {
+        tasks.spawn(async move {
+            parting::linger(&stream).await;
+            drop(permit);
+        });
+    }
 }
 
 fn count(refusal: &Refusal, metrics: &Metrics) {

@@ -14,7 +14,7 @@ use crate::config::{Config, Level, LogFormat, MAX_ITEMS_LIMIT, MetricsAt};
 use crate::units::{format_bytes, format_duration};
 pub use crate::values::Raw;
 use crate::values::{
-    count_of, group_id, ids_of, mode_of, quote, size_of, text_of, time_of, user_id, within, word_of,
+    count_of, group_id, id_of, ids_of, mode_of, quote, size_of, text_of, time_of, user_id, within, word_of,
 };
 
 /// One setting.
@@ -46,6 +46,8 @@ pub enum Kind {
     Users { at: At<Vec<u32>> },
     Groups { at: At<Vec<u32>> },
     Metrics { at: At<Option<MetricsAt>> },
+    User { at: At<Option<u32>> },
+    Group { at: At<Option<u32>> },
 }
 
 const KIB: u64 = 1 << 10;
@@ -81,6 +83,8 @@ pub const SETTINGS: &[Setting] = &[
         help: "Unix socket to listen on, also instead of an inherited one; LOTLOG_SOCKET names it for daemon and clients alike",
     },
     Setting { key: "socket_mode", kind: Kind::Mode { at: |c| &mut c.socket_mode }, help: "Mode of the socket file: who may connect at all" },
+    Setting { key: "socket_owner", kind: Kind::User { at: |c| &mut c.socket_owner }, help: "User, by name or number, that owns the socket file; only root can give it to another than its own" },
+    Setting { key: "socket_group", kind: Kind::Group { at: |c| &mut c.socket_group }, help: "Group, by name or number, of the socket file: one that the daemon is a member of, unless it is root" },
     Setting { key: "durability", kind: Kind::Durability { at: |c| &mut c.durability }, help: "What an acknowledgement promises unless the request says: `synced` survives power loss, `written` any death of the daemon" },
     Setting { key: "allow_users", kind: Kind::Users { at: |c| &mut c.allow_users }, help: "Users, by name or number, that may connect; with both lists empty all whom the socket's mode lets in" },
     Setting { key: "allow_groups", kind: Kind::Groups { at: |c| &mut c.allow_groups }, help: "Groups, by name or number, whose members may connect" },
@@ -95,6 +99,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "max_requests_in_flight", kind: count(|c| &mut c.limits.max_requests_in_flight, 1, 65_536), help: "Requests in flight on one connection; beyond it the daemon stops reading it for the time being" },
     Setting { key: "max_bytes_in_flight", kind: size(|c| &mut c.limits.max_bytes_in_flight, 64 * KIB, 64 * GIB), help: "Bytes in flight over all connections; beyond it the daemon stops reading for the time being" },
     Setting { key: "max_connections", kind: count(|c| &mut c.limits.max_connections, 1, 1_000_000), help: "Connections; a further one is answered `busy` and closed" },
+    Setting { key: "max_connections_per_user", kind: count(|c| &mut c.limits.max_connections_per_user, 1, 1_000_000), help: "Connections of one user; a further one is answered `busy` and closed" },
+    Setting { key: "max_bytes_in_flight_per_user", kind: size(|c| &mut c.limits.max_bytes_in_flight_per_user, 16 * KIB, 64 * GIB), help: "Bytes in flight of one user while another one sends batches too, and 10 s more; beyond it the daemon stops reading that user's connections for the time being" },
     Setting { key: "line_timeout_seconds", kind: time(|c| &mut c.limits.line_timeout, Duration::from_millis(10), HOUR), help: "A started line must get 16 KiB in this time; else `timeout`, and the connection is closed" },
     Setting { key: "reply_timeout_seconds", kind: time(|c| &mut c.limits.reply_timeout, Duration::from_millis(10), HOUR), help: "Replies must be read with some progress in this time; else the connection is closed" },
     Setting { key: "drain_timeout_seconds", kind: time(|c| &mut c.drain_timeout, Duration::ZERO, HOUR), help: "How long open requests may take to finish after SIGTERM or SIGINT; beyond it exit 75" },
@@ -157,6 +163,8 @@ impl Setting {
             Kind::Level { at } => *at(config) = word_of(raw)?.parse()?,
             Kind::Users { at } => *at(config) = ids_of(raw, "user", user_id)?,
             Kind::Groups { at } => *at(config) = ids_of(raw, "group", group_id)?,
+            Kind::User { at } => *at(config) = id_of(raw, "user", user_id)?,
+            Kind::Group { at } => *at(config) = id_of(raw, "group", group_id)?,
             Kind::Metrics { at } => {
                 *at(config) = match text_of(raw)?.ok_or("it must be text, in quotes")? {
                     "" => None,
@@ -184,6 +192,9 @@ impl Setting {
                 quote(text)
             }
             Kind::Users { at } | Kind::Groups { at } => format!("{:?}", at(&mut config)),
+            Kind::User { at } | Kind::Group { at } => {
+                at(&mut config).map_or_else(|| quote(""), |id| id.to_string())
+            }
             Kind::Metrics { at } => {
                 quote(&at(&mut config).as_ref().map(MetricsAt::to_string).unwrap_or_default())
             }
@@ -203,6 +214,7 @@ impl Setting {
             Kind::LogFormat { at } => at(config).as_str().to_owned(),
             Kind::Level { at } => at(config).as_str().to_owned(),
             Kind::Users { .. } | Kind::Groups { .. } | Kind::Metrics { .. } => "none".to_owned(),
+            Kind::User { .. } | Kind::Group { .. } => "the daemon's".to_owned(),
         }
     }
 
@@ -226,6 +238,7 @@ impl Setting {
             Kind::LogFormat { .. } => "auto, text or json".into(),
             Kind::Level { .. } => "error, warn, info, debug or trace".into(),
             Kind::Users { .. } | Kind::Groups { .. } => "names or numbers, separated by commas".into(),
+            Kind::User { .. } | Kind::Group { .. } => "a name or number".into(),
             Kind::Metrics { .. } => "an IP address and port, or a path with a slash".into(),
         }
     }
@@ -242,6 +255,8 @@ impl Setting {
             Kind::Level { .. } => "LEVEL",
             Kind::Users { .. } | Kind::Groups { .. } => "LIST",
             Kind::Metrics { .. } => "ADDR|PATH",
+            Kind::User { .. } => "USER",
+            Kind::Group { .. } => "GROUP",
         }
     }
 

@@ -134,6 +134,15 @@ pub(crate) fn ids_of(raw: &Raw, what: &str, look_up: fn(&str) -> Option<u32>) ->
     Ok(ids)
 }
 
+/// One of them, or none.
+pub(crate) fn id_of(raw: &Raw, what: &str, look_up: fn(&str) -> Option<u32>) -> Result<Option<u32>, String> {
+    match &ids_of(raw, what, look_up)?[..] {
+        [] => Ok(None),
+        [id] => Ok(Some(*id)),
+        _ => Err(format!("it takes one {what}")),
+    }
+}
+
 pub(crate) fn user_id(name: &str) -> Option<u32> {
     nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
 }

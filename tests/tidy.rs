@@ -11,7 +11,10 @@ const RANKS: &[&[&str]] = &[
         "batch", "budget", "door", "dropped", "frame", "inbox", "number", "places", "shutdown", "text",
         "token", "units",
     ],
-    &["client", "config", "findings", "metrics", "order", "sampler", "scan", "sessions", "tally", "values"],
+    &[
+        "client", "config", "findings", "metrics", "order", "sampler", "scan", "sessions", "tally", "users",
+        "values",
+    ],
     &[
         "allowance",
         "exposition",
@@ -25,7 +28,7 @@ const RANKS: &[&[&str]] = &[
         "storage",
         "systemd",
     ],
-    &["background", "context", "disk", "item", "load", "lots", "quarantine", "rebase", "window"],
+    &["background", "context", "disk", "item", "load", "lots", "purse", "quarantine", "rebase", "window"],
     &["chain", "hands", "protocol", "rewrite", "spares"],
     &["journal"],
     &["parting", "redo", "replies", "vault"],
@@ -48,11 +51,13 @@ const FRONT: &[&str] = &[
     "parting",
     "patience",
     "protocol",
+    "purse",
     "replies",
     "scan",
     "scrape",
     "server",
     "status",
+    "users",
 ];
 const VAULT: &[&str] = &[
     "apply",

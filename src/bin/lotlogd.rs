@@ -150,6 +150,9 @@ fn raise_open_files(config: &mut Config) {
     let most = usize::try_from(limit.saturating_sub(others) / 3).unwrap_or(usize::MAX).max(1);
     if config.limits.max_connections > most {
         config.limits.max_connections = most;
+        // Of fewer places, too, one user cannot have all.
+        let each = &mut config.limits.max_connections_per_user;
+        *each = (*each).min((most - most / 4).max(1));
         tracing::warn!(
             limit,
             max_connections = most,
@@ -196,7 +199,7 @@ async fn live(
     };
     let listening = listen(&config, inherited, loaded.socket_is_named, env);
     let scraped = match &config.metrics {
-        Some(at) => scrape::bind(at, config.socket_mode).await.map(Some).map_err(|why| (78, why)),
+        Some(at) => scrape::bind(at, config.socket_access()).await.map(Some).map_err(|why| (78, why)),
         None => Ok(None),
     };
     let ((listener, socket, _socket_file), scraped) = match listening.and_then(|l| Ok((l, scraped?))) {
@@ -308,7 +311,7 @@ fn listen(
     }
     places::make_socket_dir(&config.socket, env).map_err(|error| (78, error.to_string()))?;
     let (listener, file) =
-        server::bind(&config.socket, config.socket_mode).map_err(|e| (e.exit_code(), e.to_string()))?;
+        server::bind(&config.socket, config.socket_access()).map_err(|e| (e.exit_code(), e.to_string()))?;
     Ok((listener, config.socket.clone(), Some(file)))
 }
 

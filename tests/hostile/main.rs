@@ -13,6 +13,7 @@ mod descriptors;
 mod floods;
 mod guests;
 mod lines;
+mod quotas;
 mod siege;
 mod sockets;
 

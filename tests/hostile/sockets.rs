@@ -92,7 +92,7 @@ fn ten_thousand_connections_are_served_or_told_busy_and_the_others_go_on() {
     let most = 4096;
     let count = if raise_open_files() > 10_500 { 10_000 } else { 5_000 };
     assert!(raise_open_files() > count, "the tests' own limit of open files must be above {count}");
-    let siege = Siege::begin("too many", &[]);
+    let siege = Siege::begin("too many", &["--max-connections-per-user", "4096"]);
     siege.compare(|field| {
         let mut crowd = many(field.socket, count);
         field.hold();

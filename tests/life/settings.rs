@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::process::Signal;
+
 use crate::{Daemon, ask, lotlogd, text};
 
 /// Runs lotlogd to its end.
@@ -166,4 +168,40 @@ fn places_are_absolute_and_odd_settings_are_warned_of() {
         said.contains("max_bytes_in_flight (1MiB)") && said.contains("sync_interval_seconds is 2s"),
         "{said}"
     );
+}
+
+#[test]
+fn the_socket_is_given_to_the_group_that_is_named_and_to_no_one_the_daemon_may_not_give_it_to() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let home = tempfile::tempdir().unwrap();
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    let start = |options: &[&str]| {
+        let mut command = lotlogd(home.path());
+        let socket = home.path().join("made/s");
+        command.arg("--data-dir").arg(home.path().join("data")).arg("--socket").arg(&socket).args(options);
+        Daemon { child: command.spawn().unwrap(), socket }
+    };
+    // Its own group it may always name; root may name any.
+    let (owner, group) = if uid.is_root() { (54_321, 54_322) } else { (uid.as_raw(), gid.as_raw()) };
+    let named = [owner.to_string(), group.to_string()];
+    let daemon = start(&["--socket-owner", &named[0], "--socket-group", &named[1], "--socket-mode", "0620"]);
+    drop(daemon.connect());
+    let socket = std::fs::metadata(home.path().join("made/s")).unwrap();
+    assert_eq!((socket.uid(), socket.gid(), socket.permissions().mode() & 0o777), (owner, group, 0o620));
+    // The group gets as far as the socket.
+    let made = std::fs::metadata(home.path().join("made")).unwrap();
+    assert_eq!((made.gid(), made.permissions().mode() & 0o777), (group, 0o750));
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait().0, 0);
+    if uid.is_root() {
+        println!("SKIPPED: as root every user and group may be named");
+        return;
+    }
+    let foreign = ["--socket-group", "54322"];
+    let (code, said) = start(&foreign).wait();
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("socket_group is 54322"), "{said}");
+    let (code, said) = run(home.path(), &["--check", "--socket-owner", "0"], &[]);
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("wrong: socket: socket_owner is 0"), "{said}");
 }
