@@ -32,6 +32,8 @@ pub struct Loaded {
     pub socket_is_named: bool,
     /// What to do.
     pub task: Task,
+    /// Whether `--check` says only what is wrong.
+    pub is_quiet: bool,
     /// What the operator should hear, though it is no error.
     pub warnings: Vec<String>,
 }
@@ -123,7 +125,8 @@ pub fn load(arguments: impl IntoIterator<Item = OsString>, env: &Environment) ->
         (false, true) => Task::Print,
         (false, false) => Task::Run,
     };
-    Ok(Loaded { config, socket_is_named, task, warnings })
+    let is_quiet = flags.get_count("quiet") > 0;
+    Ok(Loaded { config, socket_is_named, task, is_quiet, warnings })
 }
 
 fn load_file(path: &Path, config: &mut Config) -> Result<(), LoadError> {

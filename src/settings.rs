@@ -297,7 +297,7 @@ pub fn command() -> Command {
                 .value_parser(clap::value_parser!(OsString))
                 .help("TOML file with any of these settings, underscores for dashes [environment: LOTLOGD_CONFIG]"),
         )
-        .arg(switch("check", "Check the configuration and what a start would touch, change nothing; exit 0 or 78"))
+        .arg(switch("check", "Check the configuration and what a start would touch, change nothing; exit 0 or 78; with -q say only what is wrong"))
         .arg(switch("print-config", "Print the settings in force as a TOML file that --config accepts"))
         .arg(Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Log more; twice: yet more"))
         .arg(Arg::new("quiet").short('q').long("quiet").action(ArgAction::Count).help("Log less; twice: only errors"))

@@ -91,7 +91,7 @@ fn check(loaded: &Loaded) -> u8 {
         out(&format!("warning: {warning}"));
     }
     let findings = check::check(&loaded.config);
-    for finding in &findings {
+    for finding in findings.iter().filter(|finding| !(loaded.is_quiet && finding.is_good())) {
         out(&finding.to_string());
     }
     if findings.iter().all(check::Finding::is_good) { 0 } else { 78 }

@@ -110,12 +110,16 @@ fn check_says_what_a_start_would_meet_and_changes_nothing() {
     let (code, said) = run(home.path(), &arguments, &[]);
     assert_eq!(code, 0, "{said}");
     assert!(!data.exists() && !socket.exists(), "nothing was made");
+    let quietly = [&arguments[..], &["-q"]].concat();
+    assert_eq!(run(home.path(), &quietly, &[]), (0, String::new()), "nothing is wrong");
     let daemon = Daemon::start(home.path(), &[]);
     assert_eq!(ask(&daemon.connect(), r#"{"op":"sync"}"#)["ok"], true);
     let (code, said) = run(home.path(), &arguments, &[]);
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("held by another lotlogd") && said.contains("served by another daemon"), "{said}");
     assert_eq!(ask(&daemon.connect(), r#"{"op":"sync"}"#)["ok"], true, "the running one is not disturbed");
+    let (code, said) = run(home.path(), &quietly, &[]);
+    assert!(code == 78 && said.lines().count() == 2 && said.contains("served by another daemon"), "{said}");
     std::fs::write(home.path().join("file"), "").unwrap();
     let file = home.path().join("file");
     let (code, said) = run(
