@@ -188,7 +188,7 @@ impl Items {
     /// The normalised text, and into `tally` what was dropped.
     pub fn finish(self, tally: &mut Tally) -> Vec<u8> {
         for (field, counts) in FIELDS.iter().zip(self.dropped) {
-            for (reason, count) in Reason::ALL.into_iter().zip(counts) {
+            for (reason, count) in Reason::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
                 tally.drop_values(field.name, reason, count);
             }
         }
