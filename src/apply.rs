@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::batch::Outcome;
-use crate::lots::{Look, Lot, Trouble};
+use crate::lots::{Birth, Look, Lot, Trouble};
 use crate::record;
 use crate::storage::WRITE_BYTES;
 use crate::vault::{Now, Pending, Staged, Vault, VaultError};
@@ -99,6 +99,7 @@ impl Vault {
                 }
             }
         }
+        self.rotate_if_large(lot);
         match trouble {
             None => {}
             Some(Trouble::Changed(why)) => return Ok(Some(Changed { lot, batches, why })),
@@ -191,7 +192,8 @@ impl Vault {
         lines.shrink_to(2 * LINES_BYTES);
         self.lines = lines;
         if trouble.is_none() {
-            trouble = self.lots.publish(lot).err();
+            let birth = batches.first().map(|first| Birth { lsn: first.lsn, micros: first.stamp_micros });
+            trouble = self.lots.publish(lot, birth).err();
         }
         // Without its name no reader sees any of the file.
         if matches!(trouble, Some(Trouble::Changed(_))) || !self.lots.is_named(lot) {

@@ -294,6 +294,15 @@ pub enum Outcome {
         /// The last lsn given out, 0 before the first.
         lsn: u64,
     },
+    /// A `rotate` request: so many files went to the archive, and so many could not.
+    Rotated {
+        /// The last lsn given out.
+        lsn: u64,
+        /// Files moved.
+        files: u64,
+        /// Files that could not be moved.
+        skipped: u64,
+    },
     /// Not stored.
     Refused(Refusal),
     /// Nobody can know: the connection must end without a reply.

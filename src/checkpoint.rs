@@ -86,7 +86,7 @@ impl Vault {
         }
     }
 
-    fn begin_checkpoint(&mut self, now: Now) -> Result<(), VaultError> {
+    pub(crate) fn begin_checkpoint(&mut self, now: Now) -> Result<(), VaultError> {
         self.commit(now)?;
         if !self.room_for_checkpoint(SMALL_FRAME_BYTES, now)? {
             return Ok(());

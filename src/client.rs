@@ -94,6 +94,10 @@ pub struct Reply {
     /// Keys whose sent value gave way to the daemon's.
     #[serde(default)]
     pub overridden: Vec<String>,
+    /// Of a `rotate`: files moved to the archive.
+    pub rotated: Option<u64>,
+    /// Of a `rotate`: files that could not be moved.
+    pub skipped: Option<u64>,
     /// Why it was not carried out.
     pub error: Option<Refused>,
 }

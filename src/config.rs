@@ -265,6 +265,8 @@ pub struct VaultConfig {
     pub max_open_lots: usize,
     /// Memory for the session table; a full table refuses new sessions.
     pub session_memory_bytes: usize,
+    /// A lot file of this size goes to the archive; 0 for none.
+    pub rotate_bytes: u64,
 }
 
 impl Default for VaultConfig {
@@ -275,6 +277,7 @@ impl Default for VaultConfig {
             segment_bytes: 32 << 20,
             max_open_lots: 16_384,
             session_memory_bytes: 256 << 20,
+            rotate_bytes: 0,
         }
     }
 }

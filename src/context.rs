@@ -144,19 +144,7 @@ impl Context {
             tally.drop_values("lot_id", Reason::Infinite, infinities);
             return Ok(None);
         }
-        let json = String::from_utf8_lossy(&self.values[start..]).into_owned();
-        let lot = match value {
-            Value::Text(token) => LotId::new(&scanner.text(token), &json),
-            Value::Number(number) if number.integer() => LotId::new(&json, &json),
-            _ => Err(Refusal::new(
-                Code::InvalidRequest,
-                format!(
-                    "{} is neither a string nor an integer, so nothing was stored: send the lot's id as one of them, or leave the key out",
-                    scanner.path()
-                ),
-            )),
-        };
-        match lot {
+        match lot_of(value, &self.values[start..], scanner) {
             Ok(lot) => {
                 self.known[LOT_ID] = Some(start..self.values.len());
                 self.lot = Some(lot);
@@ -164,6 +152,16 @@ impl Context {
             }
             Err(refusal) => Ok(Some(refusal)),
         }
+    }
+
+    /// The lot that a value names, outside of a context.
+    ///
+    /// # Errors
+    /// The line is not JSON.
+    pub fn lot_of(value: Value, scanner: &mut Scanner<'_>) -> Result<Result<LotId, Refusal>, Fault> {
+        let mut json = Vec::new();
+        scanner.copy(value, &mut json)?;
+        Ok(lot_of(value, &json, scanner))
     }
 
     /// The lot of the batch.
@@ -220,6 +218,21 @@ impl Context {
                 out.push(b',');
             }
         }
+    }
+}
+
+fn lot_of(value: Value, json: &[u8], scanner: &Scanner<'_>) -> Result<LotId, Refusal> {
+    let json = String::from_utf8_lossy(json).into_owned();
+    match value {
+        Value::Text(token) => LotId::new(&scanner.text(token), &json),
+        Value::Number(number) if number.integer() => LotId::new(&json, &json),
+        _ => Err(Refusal::new(
+            Code::InvalidRequest,
+            format!(
+                "{} is neither a string nor an integer, so nothing was stored: send the lot's id as one of them, or leave the key out",
+                scanner.path()
+            ),
+        )),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{
-    Advice, AtFlags, FallocateFlags, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags,
+    Advice, AtFlags, FallocateFlags, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags, XattrFlags,
 };
 
 use crate::storage::{Dir, Disk, DiskFile, How, Stat};
@@ -17,6 +17,11 @@ use crate::storage::{Dir, Disk, DiskFile, How, Stat};
 const FILE_MODE: u32 = 0o640;
 /// Mode of every directory under DATA, whatever the umask.
 const DIR_MODE: u32 = 0o750;
+
+/// The extended attribute that holds a lot file's note: when it began.
+const NOTE: &str = "user.lotlog.began";
+/// A note is no longer, in bytes.
+const NOTE_BYTES: usize = 64;
 
 /// So often a lock is tried that somebody else holds.
 const LOCK_TRIES: u32 = 10;
@@ -141,14 +146,55 @@ impl RealDisk {
         })
     }
 
-    fn dir(&self, dir: Dir) -> &OwnedFd {
-        match dir {
-            Dir::Data => &self.data,
-            Dir::Lots => &self.lots,
-            Dir::Journal => &self.journal,
-            Dir::Quarantine => &self.quarantine,
+    /// The handle of a directory.
+    fn dir(&self, dir: Dir) -> io::Result<Handle<'_>> {
+        Ok(match dir {
+            Dir::Data => Handle::Kept(&self.data),
+            Dir::Lots => Handle::Kept(&self.lots),
+            Dir::Journal => Handle::Kept(&self.journal),
+            Dir::Quarantine => Handle::Kept(&self.quarantine),
+            // It may come and go: nothing of it is needed to serve.
+            Dir::Archive => Handle::Opened(below(&self.data, "archive")?),
+        })
+    }
+
+    /// The handle of a directory, or of one below it.
+    fn dir_below(&self, dir: Dir, sub: Option<&str>) -> io::Result<Handle<'_>> {
+        let dir = self.dir(dir)?;
+        match sub {
+            None => Ok(dir),
+            Some(sub) => Ok(Handle::Opened(below(dir.fd(), sub)?)),
         }
     }
+
+    /// The handle of the directory that a file is in, and its name there.
+    fn place<'a>(&self, dir: Dir, name: &'a str) -> io::Result<(Handle<'_>, &'a str)> {
+        match name.split_once('/') {
+            None => Ok((self.dir(dir)?, name)),
+            Some((sub, name)) => Ok((self.dir_below(dir, Some(sub))?, name)),
+        }
+    }
+}
+
+/// A directory that is open, for as long as DATA is or for one call.
+enum Handle<'a> {
+    Kept(&'a OwnedFd),
+    Opened(OwnedFd),
+}
+
+impl Handle<'_> {
+    fn fd(&self) -> &OwnedFd {
+        match self {
+            Handle::Kept(fd) => fd,
+            Handle::Opened(fd) => fd,
+        }
+    }
+}
+
+/// Opens a directory below another, never through a symbolic link.
+fn below(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
 /// Locks a file for this process, or says `WouldBlock`. Tries for a moment: `lotlog verify` looks at the lock too.
@@ -222,7 +268,8 @@ impl Disk for RealDisk {
                 How::Write => OFlags::RDWR | OFlags::CREATE,
                 How::Replace => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC,
             };
-        let fd = rustix::fs::openat(self.dir(dir), name, flags, Mode::from_raw_mode(FILE_MODE))?;
+        let (dir, name) = self.place(dir, name)?;
+        let fd = rustix::fs::openat(dir.fd(), name, flags, Mode::from_raw_mode(FILE_MODE))?;
         let file = fs::File::from(fd);
         let meta = file.metadata()?;
         if !meta.is_file() {
@@ -235,16 +282,20 @@ impl Disk for RealDisk {
     }
 
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
-        match rustix::fs::statat(self.dir(dir), name, AtFlags::SYMLINK_NOFOLLOW) {
+        let (dir, name) = match self.place(dir, name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            place => place?,
+        };
+        match rustix::fs::statat(dir.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat_of(&stat))),
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
 
-    fn list(&self, dir: Dir) -> io::Result<Vec<String>> {
+    fn list(&self, dir: Dir, sub: Option<&str>) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(self.dir(dir))? {
+        for entry in rustix::fs::Dir::read_from(self.dir_below(dir, sub)?.fd())? {
             let entry = entry?;
             // A name that is not UTF-8 is nobody's lot and no segment.
             if let Ok(name) = entry.file_name().to_str()
@@ -258,23 +309,38 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> io::Result<()> {
-        let dir = self.dir(dir);
+        let (dir, from) = self.place(dir, from)?;
+        let to = to.rsplit_once('/').map_or(to, |(_, to)| to);
         if replace {
-            return Ok(rustix::fs::renameat(dir, from, dir, to)?);
+            return Ok(rustix::fs::renameat(dir.fd(), from, dir.fd(), to)?);
         }
-        Ok(rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)?)
+        Ok(rustix::fs::renameat_with(dir.fd(), from, dir.fd(), to, RenameFlags::NOREPLACE)?)
+    }
+
+    fn make_dir(&self, dir: Dir, name: &str) -> io::Result<bool> {
+        let dir = self.dir(dir)?;
+        match rustix::fs::mkdirat(dir.fd(), name, Mode::from_raw_mode(DIR_MODE)) {
+            Err(rustix::io::Errno::EXIST) => below(dir.fd(), name).map(|_| false),
+            made => Ok(made.map(|()| true)?),
+        }
+    }
+
+    fn archive(&self, from: &str, to: &str) -> io::Result<()> {
+        let (to_dir, to) = self.place(Dir::Archive, to)?;
+        Ok(rustix::fs::renameat_with(&self.lots, from, to_dir.fd(), to, RenameFlags::NOREPLACE)?)
     }
 
     fn unlink(&self, dir: Dir, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(self.dir(dir), name, AtFlags::empty())?)
+        let (dir, name) = self.place(dir, name)?;
+        Ok(rustix::fs::unlinkat(dir.fd(), name, AtFlags::empty())?)
     }
 
-    fn sync_dir(&self, dir: Dir) -> io::Result<()> {
-        Ok(rustix::fs::fsync(self.dir(dir))?)
+    fn sync_dir(&self, dir: Dir, sub: Option<&str>) -> io::Result<()> {
+        Ok(rustix::fs::fsync(self.dir_below(dir, sub)?.fd())?)
     }
 
     fn free_bytes(&self, dir: Dir) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(self.dir(dir))?;
+        let stat = rustix::fs::fstatvfs(self.dir(dir)?.fd())?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -348,5 +414,18 @@ impl DiskFile for RealFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         Ok(rustix::fs::fadvise(self.0.as_fd(), 0, None, Advice::DontNeed)?)
+    }
+
+    fn set_note(&self, note: &str) -> io::Result<()> {
+        Ok(rustix::fs::fsetxattr(self.0.as_fd(), NOTE, note.as_bytes(), XattrFlags::empty())?)
+    }
+
+    fn note(&self) -> io::Result<Option<String>> {
+        let mut note = [0; NOTE_BYTES];
+        match rustix::fs::fgetxattr(self.0.as_fd(), NOTE, &mut note[..]) {
+            Ok(length) => Ok(String::from_utf8(note[..length].to_vec()).ok()),
+            Err(rustix::io::Errno::NODATA) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -223,8 +223,10 @@ impl Finding {
 pub struct Report {
     /// Whether a daemon holds DATA.
     pub daemon_running: bool,
-    /// Lot files read.
+    /// Lots read.
     pub lots: u64,
+    /// Files read in the archive.
+    pub archived: u64,
     /// Lines read.
     pub records: u64,
     /// Batches found in them (lines with one timestamp, one after the other).

@@ -69,6 +69,7 @@ impl Front {
         }
         match order {
             Order::Reload => self.reload.notify_one(),
+            Order::Rotate(_) => {}
         }
         None
     }

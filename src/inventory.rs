@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::archive::{ARCHIVE_DIR, LOT_DIR_PREFIX, ROTATING_NAME, number_of};
 use crate::background::{PREPARING_SUFFIX, SYNCING_MARKER};
 use crate::batch::decode_stem;
 use crate::findings::{Finding, Report};
@@ -15,10 +16,10 @@ use crate::rebase::REBASE_NAME;
 
 /// Mode of files and of directories under DATA.
 const MODES: [u32; 2] = [0o640, 0o750];
-/// Directories below DATA; `archive` is the operator's.
-const DIRS: &[&str] = &["lots", "journal", "quarantine"];
+/// Directories below DATA.
+const DIRS: &[&str] = &["lots", "journal", "quarantine", ARCHIVE_DIR];
 /// Other names in DATA that mean no harm: the operator's, and that of a file system's root.
-const OTHERS: &[&str] = &["archive", "logrotate", "lost+found"];
+const OTHERS: &[&str] = &["logrotate", "lost+found"];
 
 /// What a name is.
 enum Name {
@@ -43,7 +44,7 @@ fn in_journal(name: &str, path: &Path) -> Name {
     if name.strip_suffix(PREPARING_SUFFIX).is_some_and(preparing) {
         return Name::Ours;
     }
-    let passing = name.strip_suffix(PREPARING_SUFFIX).unwrap_or(name) == REBASE_NAME;
+    let passing = [REBASE_NAME, ROTATING_NAME].contains(&name.strip_suffix(PREPARING_SUFFIX).unwrap_or(name));
     match segment_number(name) {
         // Blank between two syncs of lot files.
         None if name == SYNCING_MARKER => match fs::read(path) {
@@ -54,6 +55,16 @@ fn in_journal(name: &str, path: &Path) -> Name {
         None if passing => Name::Passing,
         None => Name::Unknown,
     }
+}
+
+/// A directory of a lot's files; in it, one of them.
+fn in_archive(name: &str, path: &Path) -> Name {
+    let is_lot = name.strip_prefix(LOT_DIR_PREFIX).is_some_and(|stem| decode_stem(stem).is_some());
+    if is_lot && path.is_dir() { Name::Ours } else { Name::Unknown }
+}
+
+fn in_lot_dir(name: &str) -> Name {
+    if number_of(name).is_some() { Name::Ours } else { Name::Unknown }
 }
 
 fn in_quarantine(name: &str) -> Name {
@@ -98,11 +109,17 @@ fn dir(path: &Path, dir: &str, owner: u32, report: &mut Report) {
         mode(&meta, dir, owner, report);
     }
     for name in found {
+        if dir == ARCHIVE_DIR && matches!(in_archive(&name, &path.join(&name)), Name::Ours) {
+            self::dir(&path.join(&name), &format!("{dir}/{name}"), owner, report);
+            continue;
+        }
         let (file, path) = (format!("{dir}/{name}"), path.join(&name));
         let what = match dir {
             "lots" => in_lots(&name),
             "journal" => in_journal(&name, &path),
-            _ => in_quarantine(&name),
+            "quarantine" => in_quarantine(&name),
+            ARCHIVE_DIR => Name::Unknown,
+            _ => in_lot_dir(&name),
         };
         let bytes = path.symlink_metadata().map_or(0, |meta| meta.len());
         match what {

@@ -31,24 +31,24 @@
 //! |---|---|
 //! | [`batch`] | the cargo: lot, session, batch, refusal, outcome |
 //! | [`config`], [`settings`], [`values`], [`load`], [`places`], [`units`] | every limit by name; the table of settings; how their values are read; how they are loaded; where things are; sizes and times as text |
-//! | [`protocol`], [`scan`], [`token`], [`text`], [`number`] | the wire; a strict JSON scanner; its tokens; strings; numbers by their digits |
+//! | [`protocol`], [`answers`], [`scan`], [`token`], [`text`], [`number`] | the wire, in and out; a strict JSON scanner; its tokens; strings; numbers by their digits |
 //! | [`item`], [`context`], [`record`], [`tally`], [`dropped`] | the record: its two halves, composing its lines, and what of a request was not stored, for its reply and in all |
 //! | [`server`], [`door`], [`front`] | accepting and draining; the socket file; what connections share and who may connect |
 //! | [`users`] | quotas by user |
 //! | [`connection`], [`inbox`], [`purse`], [`allowance`], [`patience`], [`replies`], [`status`], [`parting`] | one connection; its bytes, its share of its user's quota and of the budget, its deadlines, its replies in order; the status page; how it ends |
 //! | [`queue`], [`budget`], [`order`] | the hatch: submissions and tickets; the bytes in flight; what operators ask for |
-//! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; clock and space |
+//! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`rotation`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; to the archive; clock and space |
 //! | [`sessions`] | what each session stored last |
 //! | [`frame`], [`journal`], [`spares`], [`chain`], [`window`] | journal bytes; writing them; segments to come; reading them back and deciding what they mean; a window at a time |
-//! | [`lots`], [`hands`], [`quarantine`] | lot files; what others did to them; what is set aside |
+//! | [`lots`], [`hands`], [`archive`], [`quarantine`] | lot files; what others did to them; where finished ones go; what is set aside |
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
 //! | [`background`] | the vault's helpers: segments prepared and removed, lots synced |
-//! | [`storage`], [`disk`] | the disk seam with its failure latch; the real disk |
+//! | [`storage`], [`medium`], [`disk`] | the disk seam with its failure latch; what a disk can do; the real one |
 //! | [`metrics`] | counters, quantiles and histograms |
 //! | [`scrape`], [`exposition`], [`sampler`] | the metrics page over HTTP, where it is asked for; what stands on it; figures of the process and the disk |
 //! | [`shutdown`], [`systemd`], [`ownlog`], [`check`] | signals; readiness and watchdog; the own log; `--check` |
 //! | [`client`], [`session`] | the producer's side: one connection; a session that resends and renumbers |
-//! | [`verify`], [`lines`], [`inventory`], [`findings`] | reading a data directory; its lot files; what else lies there; what can be wrong, and what to do |
+//! | [`shelf`], [`verify`], [`lines`], [`inventory`], [`findings`] | a lot's files in order; reading a data directory; its lot files; what else lies there; what can be wrong, and what to do |
 //!
 //! # Deliberately absent
 //!
@@ -60,7 +60,9 @@
 //! of this can be held.
 
 pub mod allowance;
+pub mod answers;
 pub mod apply;
+pub mod archive;
 pub mod background;
 pub mod batch;
 pub mod budget;
@@ -88,6 +90,7 @@ pub mod lines;
 pub mod load;
 pub mod lots;
 pub mod means;
+pub mod medium;
 pub mod metrics;
 pub mod number;
 pub mod order;
@@ -105,6 +108,7 @@ pub mod recovery;
 pub mod redo;
 pub mod replies;
 pub mod rewrite;
+pub mod rotation;
 pub mod sampler;
 pub mod scan;
 pub mod scrape;
@@ -112,6 +116,7 @@ pub mod server;
 pub mod session;
 pub mod sessions;
 pub mod settings;
+pub mod shelf;
 pub mod shutdown;
 pub mod spares;
 pub mod status;

@@ -5,15 +5,17 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::archive::{ARCHIVE_DIR, lot_dir, plain_name};
 use crate::batch::{STAMP_BYTES, encode_stem};
 use crate::findings::{Finding, Report};
+use crate::lots::file_name;
+use crate::shelf;
 
 /// A step back of the clock that lotlogd follows, in microseconds; a smaller one it bridges.
 const CLOCK_STEP_MICROS: i64 = 3600 * 1_000_000;
@@ -83,6 +85,24 @@ struct Batch {
     broken: bool,
 }
 
+/// What the files of a lot that were read so far end with.
+#[derive(Default)]
+struct Last {
+    batch: Option<Batch>,
+    /// The last number of each session.
+    seq: HashMap<Box<str>, u64>,
+}
+
+/// Which of a lot's files is read.
+#[derive(Clone, Copy)]
+enum Place {
+    Archive,
+    /// The one that is written; the journal has the truth from there on.
+    Lots {
+        redo: Option<u64>,
+    },
+}
+
 /// All that is remembered over all lot files.
 pub struct Reading<'a> {
     data_dir: &'a Path,
@@ -122,46 +142,66 @@ impl<'a> Reading<'a> {
         Reading { data_dir, report, names: Vec::new(), known: HashMap::new(), sessions: HashMap::new() }
     }
 
-    /// Reads one lot file; from `redo` on the journal has the truth.
-    pub fn lot(&mut self, stem: &str, name: &str, redo: Option<u64>) {
-        let path = self.data_dir.join("lots").join(name);
-        let file = format!("lots/{name}");
-        let opened = match path.symlink_metadata() {
-            Ok(meta) if !meta.is_file() => {
-                let what = format!("{:?}", meta.file_type());
-                let what = if meta.is_symlink() {
-                    "a symbolic link"
-                } else if meta.is_dir() {
-                    "a directory"
-                } else {
-                    &what
-                };
-                return self.report.find(Finding::of_file("not_a_file", file, what));
-            }
-            Ok(_) => {
-                let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-                File::options().read(true).custom_flags(flags.bits().cast_signed()).open(&path)
-            }
-            Err(error) => Err(error),
+    /// Reads one lot: its archived files, then the one in `lots/`, of which the journal has the truth from `redo` on.
+    pub fn lot(&mut self, stem: &str, redo: Option<u64>) {
+        let file = format!("lots/{}", file_name(stem));
+        if let Ok(meta) = self.data_dir.join(&file).symlink_metadata()
+            && !meta.is_file()
+        {
+            let what = format!("{:?}", meta.file_type());
+            let what = if meta.is_symlink() {
+                "a symbolic link"
+            } else if meta.is_dir() {
+                "a directory"
+            } else {
+                &what
+            };
+            self.report.find(Finding::of_file("not_a_file", file, what));
+            // Of the archive nothing is said then.
+            return;
+        }
+        let mut shelf = match shelf::open(self.data_dir, stem) {
+            Ok(shelf) => shelf,
+            Err(error) => return self.report.find(Finding::of_file("unreadable", file, error.to_string())),
         };
-        let index = self.names.len() as u32;
-        self.names.push(file.clone());
-        let result = opened.and_then(|opened| self.read(opened, stem, index, redo));
-        match result {
-            Ok(()) => {}
-            // Renamed by a rotation in this very moment.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => self.report.find(Finding::of_file("unreadable", file, error.to_string())),
+        if shelf.is_empty() {
+            return;
+        }
+        self.report.lots += 1;
+        let mut last = Last::default();
+        for number in std::mem::take(&mut shelf.archived) {
+            let file = format!("{ARCHIVE_DIR}/{}/{}", lot_dir(stem), plain_name(number));
+            match shelf.archived(number) {
+                Ok(Some(archived)) => {
+                    self.report.archived += 1;
+                    self.one(file, archived.file, stem, Place::Archive, &mut last);
+                }
+                Ok(None) => {}
+                Err(error) => self.report.find(Finding::of_file("unreadable", file, error.to_string())),
+            }
+        }
+        if let Some(live) = shelf.live {
+            self.one(file, live, stem, Place::Lots { redo }, &mut last);
         }
     }
 
-    fn read(&mut self, file: File, stem: &str, index: u32, redo: Option<u64>) -> io::Result<()> {
-        let running = self.report.daemon_running;
-        self.report.lots += 1;
+    /// Reads one file of a lot.
+    fn one(&mut self, name: String, file: File, stem: &str, place: Place, last: &mut Last) {
+        let index = self.names.len() as u32;
+        self.names.push(name.clone());
+        if let Err(error) = self.read(file, stem, index, place, last) {
+            self.report.find(Finding::of_file("unreadable", name, error.to_string()));
+        }
+    }
+
+    fn read(&mut self, file: File, stem: &str, index: u32, place: Place, last: &mut Last) -> io::Result<()> {
+        // What is in the archive is finished, whoever runs.
+        let (running, redo) = match place {
+            Place::Archive => (false, None),
+            Place::Lots { redo } => (self.report.daemon_running, redo),
+        };
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let (mut line, mut offset, mut bytes) = (0u64, 0u64, Vec::new());
-        let mut batch: Option<Batch> = None;
-        let mut last_seq: HashMap<Box<str>, u64> = HashMap::new();
         loop {
             bytes.clear();
             let mut got = (&mut reader).take(LINE_BYTES).read_until(b'\n', &mut bytes)? as u64;
@@ -193,7 +233,7 @@ impl<'a> Reading<'a> {
             let found = if too_long {
                 Err(("not_json", format!("{got} bytes: longer than any record")))
             } else {
-                self.line(&bytes, stem, index, line, &mut batch, &mut last_seq)
+                self.line(&bytes, stem, index, line, last)
             };
             if let Err((kind, message)) = found
                 && (running || !in_journal)
@@ -217,8 +257,7 @@ impl<'a> Reading<'a> {
         stem: &str,
         index: u32,
         line: u64,
-        batch: &mut Option<Batch>,
-        last_seq: &mut HashMap<Box<str>, u64>,
+        last: &mut Last,
     ) -> Result<(), (&'static str, String)> {
         let line_text = std::str::from_utf8(bytes).map_err(|error| ("not_json", error.to_string()))?;
         let record: Line<'_> = match serde_json::from_str(line_text) {
@@ -257,13 +296,12 @@ impl<'a> Reading<'a> {
         }
         let seq = context.seq.and_then(|seq| seq.get().parse::<u64>().ok());
         let named = string(context.session).zip(seq);
-        let in_file = index.to_le_bytes();
-        let stamped = key([&in_file, stamp.as_bytes()]);
+        let stamped = key([stem.as_bytes(), stamp.as_bytes()]);
         let this = named.as_ref().map_or(stamped, |(session, seq)| {
             !key([session.as_bytes(), &seq.to_le_bytes()]) ^ u128::from(index)
         });
         let mut order = Ok(());
-        match batch {
+        match &mut last.batch {
             Some(batch) if batch.key == this && batch.stamp == *stamp => {
                 if batch.context != raw && !batch.broken {
                     batch.broken = true;
@@ -272,10 +310,10 @@ impl<'a> Reading<'a> {
             }
             _ => {
                 self.report.batches += 1;
-                let before = batch.take();
-                order = self.begins(&stamp, named, (stamped, index, line), before.as_ref(), last_seq);
+                let before = last.batch.take();
+                order = self.begins(&stamp, named, (stamped, index, line), before.as_ref(), &mut last.seq);
                 let (context, stamp) = (raw.to_owned(), stamp.to_string());
-                *batch = Some(Batch { context, key: this, stamp, broken: false });
+                last.batch = Some(Batch { context, key: this, stamp, broken: false });
             }
         }
         let lot = match text(context.lot_id) {
@@ -299,8 +337,15 @@ impl<'a> Reading<'a> {
         before: Option<&Batch>,
         last_seq: &mut HashMap<Box<str>, u64>,
     ) -> Result<(), (&'static str, String)> {
-        if let Some((_, first)) = self.known.insert(stamped, (index, line)) {
-            return Err(("split_batch", format!("this batch began on line {first}")));
+        match self.known.insert(stamped, (index, line)) {
+            Some((other, first)) if other == index => {
+                return Err(("split_batch", format!("this batch began on line {first}")));
+            }
+            Some((other, first)) if named.is_none() => {
+                let name = &self.names[other as usize];
+                return Err(("doubled", format!("the batch of {stamp} is in {name} on line {first} too")));
+            }
+            _ => {}
         }
         let now = micros(stamp).unwrap_or(0);
         let back = before.filter(|before| *before.stamp >= *stamp).and_then(|before| micros(&before.stamp));

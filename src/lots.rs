@@ -16,6 +16,29 @@ pub const LOT_SUFFIX: &str = ".jsonl";
 /// Suffix of a lot file before its first record is in it.
 pub const FRESH_SUFFIX: &str = ".jsonl.new";
 
+/// When a lot file began: what its name will be made of when it is rotated, and when that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// Its first batch's lsn.
+    pub lsn: u64,
+    /// Its first batch's timestamp, in microseconds since 1970.
+    pub micros: i64,
+}
+
+impl Birth {
+    /// Notes it down beside the file.
+    pub(crate) fn note(self, file: &File) {
+        file.set_note(&format!("{} {}", self.lsn, self.micros));
+    }
+
+    /// What is noted down beside a file. Not there on some file systems, and on copies.
+    pub(crate) fn of(file: &File) -> Option<Birth> {
+        let note = file.note()?;
+        let (lsn, micros) = note.split_once(' ')?;
+        Some(Birth { lsn: lsn.parse().ok()?, micros: micros.parse().ok()? })
+    }
+}
+
 /// A lot, as long as it is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lot(usize);
@@ -286,6 +309,11 @@ impl Lots {
         self.slot(lot).is_some_and(|slot| slot.id.is_some())
     }
 
+    /// The lot's file, where it is open.
+    pub(crate) fn file(&self, lot: Lot) -> Option<File> {
+        self.slot(lot)?.file.clone()
+    }
+
     /// How far the file has been written.
     pub fn written(&self, lot: Lot) -> u64 {
         self.slot(lot).map_or(0, |slot| slot.bytes)
@@ -314,16 +342,19 @@ impl Lots {
         self.made_sure(lot, bytes, in_part)
     }
 
-    /// Gives a new file its name, now that its first records are in it.
+    /// Gives a new file its name, now that its first records are in it: `birth` is of the first of them.
     ///
     /// # Errors
     /// [`Trouble::Changed`] if somebody else has taken the name meanwhile.
-    pub fn publish(&mut self, lot: Lot) -> Result<(), Trouble> {
+    pub fn publish(&mut self, lot: Lot, birth: Option<Birth>) -> Result<(), Trouble> {
         let Some(slot) = self.slot(lot) else { return Ok(()) };
         let Some(file) = slot.file.as_ref().filter(|_| slot.id.is_none() && slot.bytes > 0) else {
             return Ok(());
         };
         let id = file.stat().map_err(Trouble::Write)?.id;
+        if let Some(birth) = birth {
+            birth.note(file);
+        }
         let (from, to) = (fresh_name(&slot.stem), file_name(&slot.stem));
         match self.storage.0.rename(Dir::Lots, &from, &to, false) {
             Ok(()) => {}
@@ -368,6 +399,13 @@ impl Lots {
         for lot in gone {
             self.forget(lot);
         }
+    }
+
+    /// Whether a checkpoint has covered all that was ever written to the lot, and nothing is on its way: no redo
+    /// reaches back into it. Only while no checkpoint is under way.
+    pub(crate) fn is_covered(&self, stem: &str) -> bool {
+        let Some(slot) = self.known(stem).and_then(|lot| self.slot(lot)) else { return true };
+        slot.planned == slot.bytes && !slot.dirty && !slot.stranded && slot.round < self.round
     }
 
     /// Closes all lots that have nothing on its way; they are opened by name when they are next used. Only

@@ -1,25 +1,15 @@
 //! What an operator may ask of the daemon beside what producers ask: its operations, and the keys they take. Pure;
 //! who may ask is known in `front`, how it is carried out in the vault.
 
-use crate::batch::{Code, Refusal};
+use crate::batch::{Code, LotId, Refusal};
 
 /// Something asked for by an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Finish what is in hand, checkpoint and open every lot file anew by its name (SIGHUP).
     Reload,
-}
-
-impl Order {
-    /// The operation of this name, given what else the request says.
-    ///
-    /// # Errors
-    /// `invalid_request`: nothing was done.
-    pub fn new(op: Op) -> Result<Order, Refusal> {
-        match op {
-            Op::Reload => Ok(Order::Reload),
-        }
-    }
+    /// Move this lot's file into the archive, or every lot's.
+    Rotate(Option<LotId>),
 }
 
 /// The operations, by name.
@@ -27,18 +17,56 @@ impl Order {
 #[allow(missing_docs)]
 pub enum Op {
     Reload,
+    Rotate,
+}
+
+/// The keys of operators' requests.
+pub const KEYS: [&str; 2] = ["lot_id", "all"];
+
+/// What a request has of [`KEYS`].
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    /// `lot_id`.
+    pub lot: Option<LotId>,
+    /// `all`.
+    pub all: bool,
 }
 
 impl Op {
     /// The operation of this name.
     pub fn named(name: &str) -> Option<Op> {
-        [Op::Reload].into_iter().find(|op| op.as_str() == name)
+        [Op::Reload, Op::Rotate].into_iter().find(|op| op.as_str() == name)
     }
 
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Op::Reload => "reload",
+            Op::Rotate => "rotate",
+        }
+    }
+
+    /// Whether it takes a key of [`KEYS`].
+    pub fn takes(self, key: &str) -> bool {
+        match self {
+            Op::Reload => false,
+            Op::Rotate => KEYS.contains(&key),
+        }
+    }
+
+    /// The order, with the keys that came with it.
+    ///
+    /// # Errors
+    /// `invalid_request`: nothing was done.
+    pub fn order(self, keys: Keys) -> Result<Order, Refusal> {
+        match (self, keys.lot, keys.all) {
+            (Op::Reload, ..) => Ok(Order::Reload),
+            (Op::Rotate, Some(lot), false) => Ok(Order::Rotate(Some(lot))),
+            (Op::Rotate, None, true) => Ok(Order::Rotate(None)),
+            (Op::Rotate, ..) => Err(Refusal::new(
+                Code::InvalidRequest,
+                "op rotate takes either a lot_id or \"all\":true, so nothing was done: name the lot, or all of them",
+            )),
         }
     }
 }

@@ -1,8 +1,7 @@
-//! The wire: request lines in, reply lines out, error codes. Pure: no sockets, no clock.
+//! The wire: request lines in; the reply lines are in `answers`. Pure: no sockets, no clock.
 
-use std::collections::BTreeMap;
-
-use crate::batch::{Batch, Body, Code, Durability, LotId, Outcome, Refusal, SessionId};
+pub use crate::answers::{Echo, empty_reply, log_reply, refusal_reply, sync_reply};
+use crate::batch::{Batch, Body, Code, Durability, Refusal, SessionId};
 use crate::config::Limits;
 use crate::context::Context;
 use crate::dropped::Counts;
@@ -37,33 +36,6 @@ pub struct Log {
     pub echo: Echo,
     /// Values that could not be used, by field and reason, where there are any.
     pub dropped: Option<Box<Counts<u64>>>,
-}
-
-/// The part of a good reply that is known before the batch is stored.
-#[derive(Clone, Debug)]
-pub struct Echo {
-    /// The lot.
-    pub lot: LotId,
-    /// Number of items.
-    pub records: u32,
-    /// The sequence number sent.
-    pub seq: Option<u64>,
-    /// The acknowledgement asked for (for an empty batch it is what the reply says).
-    pub ack: Durability,
-    /// Values that could not be used, by field.
-    pub dropped: BTreeMap<String, u64>,
-    /// Keys whose sent value gave way.
-    pub overridden: Vec<&'static str>,
-}
-
-impl Echo {
-    /// About what the good reply takes, from above, in bytes.
-    pub fn reply_bytes(&self) -> usize {
-        // An escaped byte of a name takes up to six; a count has up to 20 digits.
-        let dropped = self.dropped.keys().map(|name| 6 * name.len() + 24).sum::<usize>();
-        let overridden = self.overridden.iter().map(|key| key.len() + 3).sum::<usize>();
-        self.lot.as_json().len() + dropped + overridden + 160
-    }
 }
 
 /// A request that was refused while it was decoded, with its sequence number if one could be read.
@@ -102,6 +74,9 @@ struct Draft<'l> {
     tally: Tally,
     /// The first key that only `log` knows.
     of_log: Option<&'static str>,
+    /// What operators' requests have, and the first key that only they know.
+    orders: order::Keys,
+    of_orders: Option<&'static str>,
     problem: Option<Refusal>,
     /// Where values go that nobody wants.
     waste: Vec<u8>,
@@ -124,6 +99,8 @@ pub fn decode(line: &[u8], limits: &Limits, default_ack: Durability) -> Result<R
         has_items: false,
         tally: Tally::default(),
         of_log: None,
+        orders: order::Keys::default(),
+        of_orders: None,
         problem: None,
         waste: Vec::new(),
     };
@@ -144,6 +121,13 @@ pub fn decode(line: &[u8], limits: &Limits, default_ack: Durability) -> Result<R
 
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(Code::InvalidRequest, message)
+}
+
+fn unknown(name: &str) -> String {
+    let name = text::excerpt(name);
+    format!(
+        "key `{name}` is not known at the top level of a request, so nothing was stored: put it into context or leave it out"
+    )
 }
 
 impl Draft<'_> {
@@ -192,9 +176,17 @@ impl Draft<'_> {
         if let Some(key) = known {
             self.of_log.get_or_insert(key);
         }
+        if let Some(key) = order::KEYS.into_iter().find(|key| *key == name) {
+            self.of_orders.get_or_insert(key);
+        }
         let value = scanner.value()?;
         match (name, value) {
-            ("op" | "context" | "session" | "seq" | "ack", Value::Null) => {}
+            ("op" | "context" | "session" | "seq" | "ack" | "lot_id" | "all", Value::Null) => {}
+            ("all", Value::True | Value::False) => self.orders.all = matches!(value, Value::True),
+            ("lot_id", Value::Text(_) | Value::Number(_)) => match Context::lot_of(value, scanner)? {
+                Ok(lot) => self.orders.lot = Some(lot),
+                Err(refusal) => self.blame(refusal),
+            },
             ("op", Value::Text(token)) => match &*scanner.text(token) {
                 "log" => self.op = Op::Log,
                 "sync" => self.op = Op::Sync,
@@ -203,7 +195,7 @@ impl Draft<'_> {
                     Some(op) => self.op = Op::Order(op),
                     None => {
                         let op = text::excerpt(other);
-                        let known = "it is log, sync or status, or for operators reload";
+                        let known = "it is log, sync or status, or for operators reload or rotate";
                         self.blame(invalid(format!("op `{op}` is not known: {known}")));
                     }
                 },
@@ -243,7 +235,8 @@ impl Draft<'_> {
                     "seq" => "seq must be an integer, so nothing was stored: number the batches of a session 1, 2, 3".to_owned(),
                     "context" => "context must be an object, so nothing was stored".to_owned(),
                     "items" => "items must be an array of objects, so nothing was stored".to_owned(),
-                    _ => format!("key `{}` is not known at the top level of a request, so nothing was stored: put it into context or leave it out", text::excerpt(name)),
+                    "lot_id" | "all" => format!("{name} has a wrong type, so nothing was done: lot_id is text or an integer, all is true"),
+                    _ => unknown(name),
                 }));
             }
         }
@@ -289,13 +282,21 @@ impl Draft<'_> {
             Op::Log => ("log", None),
             Op::Sync => ("sync", Some(Request::Sync)),
             Op::Status => ("status", Some(Request::Status)),
-            Op::Order(op) => (op.as_str(), Some(Request::Order(Order::new(op)?))),
+            Op::Order(op) => (op.as_str(), None),
         };
+        let takes = |key: &&str| matches!(self.op, Op::Order(op) if op.takes(key));
+        let strange = self.of_orders.filter(|key| !takes(key));
+        if let Some(key) = strange.or(self.of_log.filter(|_| self.op != Op::Log)) {
+            return Err(invalid(match self.op {
+                Op::Log => unknown(key),
+                _ => format!("key `{key}` is not known to op {op}: leave it out"),
+            }));
+        }
+        if let Op::Order(op) = self.op {
+            return op.order(self.orders).map(Request::Order);
+        }
         if let Some(request) = request {
-            return match self.of_log {
-                Some(key) => Err(invalid(format!("key `{key}` is not known to op {op}: leave it out"))),
-                None => Ok(request),
-            };
+            return Ok(request);
         }
         if !self.has_items {
             return Err(invalid(
@@ -362,82 +363,4 @@ pub fn size(bytes: usize) -> String {
 
 fn too_large(message: String) -> Refusal {
     Refusal::new(Code::TooLarge, message)
-}
-
-/// The reply line, newline included, to a `log` request; `None` where the connection must end without one.
-pub fn log_reply(echo: &Echo, outcome: &Outcome) -> Option<Vec<u8>> {
-    let (stored, duplicate, durability) = match outcome {
-        Outcome::Stored { lsn, durability } => (Some((echo.records, *lsn)), false, *durability),
-        Outcome::Duplicate { last, durability } => (*last, true, *durability),
-        Outcome::Refused(refusal) => return Some(refusal_reply(echo.seq, refusal)),
-        Outcome::Synced { .. } | Outcome::Unknown => return None,
-    };
-    Some(good_reply(echo, stored.map(|(records, lsn)| (records, Some(lsn))), duplicate, durability))
-}
-
-/// The reply line to a batch without items.
-pub fn empty_reply(echo: &Echo) -> Vec<u8> {
-    good_reply(echo, Some((0, None)), false, echo.ack)
-}
-
-fn good_reply(
-    echo: &Echo,
-    stored: Option<(u32, Option<u64>)>,
-    duplicate: bool,
-    durability: Durability,
-) -> Vec<u8> {
-    let mut reply = String::with_capacity(160);
-    reply.push_str("{\"ok\":true,\"lot\":");
-    reply.push_str(echo.lot.as_json());
-    if let Some((records, lsn)) = stored {
-        reply.push_str(",\"records\":");
-        reply.push_str(&records.to_string());
-        if let Some(lsn) = lsn {
-            reply.push_str(",\"lsn\":");
-            reply.push_str(&lsn.to_string());
-        }
-    }
-    if let Some(seq) = echo.seq {
-        reply.push_str(",\"seq\":");
-        reply.push_str(&seq.to_string());
-    }
-    reply.push_str(",\"durability\":\"");
-    reply.push_str(durability.as_str());
-    reply.push('"');
-    if duplicate {
-        reply.push_str(",\"duplicate\":true");
-    }
-    if !echo.dropped.is_empty() {
-        reply.push_str(",\"dropped\":");
-        reply.push_str(&serde_json::json!(echo.dropped).to_string());
-    }
-    if !echo.overridden.is_empty() {
-        reply.push_str(",\"overridden\":");
-        reply.push_str(&serde_json::json!(echo.overridden).to_string());
-    }
-    reply.push_str("}\n");
-    reply.into_bytes()
-}
-
-/// The reply line to a `sync` request; `None` where the connection must end without one.
-pub fn sync_reply(outcome: &Outcome) -> Option<Vec<u8>> {
-    match outcome {
-        Outcome::Synced { lsn } => Some(format!("{{\"ok\":true,\"lsn\":{lsn}}}\n").into_bytes()),
-        Outcome::Refused(refusal) => Some(refusal_reply(None, refusal)),
-        Outcome::Stored { .. } | Outcome::Duplicate { .. } | Outcome::Unknown => None,
-    }
-}
-
-/// The reply line to a refused request.
-pub fn refusal_reply(seq: Option<u64>, refusal: &Refusal) -> Vec<u8> {
-    let mut error = serde_json::json!({
-        "code": refusal.code.as_str(),
-        "message": refusal.message,
-        "retryable": refusal.code.is_retryable(),
-    });
-    if let Some(expected) = refusal.expected {
-        error["expected"] = expected.into();
-    }
-    let seq = seq.map_or(String::new(), |seq| format!("\"seq\":{seq},"));
-    format!("{{\"ok\":false,{seq}\"error\":{error}}}\n").into_bytes()
 }

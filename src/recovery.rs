@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use crate::archive;
 use crate::background::{Lane, PREPARING_SUFFIX, clear_marker, is_marked};
 use crate::batch::{Batch, Body, Durability, LotId, SessionId, decode_stem};
 use crate::chain::{self, Decision, Scanned};
@@ -162,6 +163,7 @@ impl Vault {
         around: &dyn Surroundings,
     ) -> Result<Vault, OpenError> {
         prepare(&storage)?;
+        with_space(&storage, around, || Ok(archive::finish(&storage)?))?;
         let scanned = scan(&storage)?;
         let mut names = storage.names(Dir::Lots)?;
         let (told, stranded) = match chain::decide(&scanned, any_lot(&names)) {

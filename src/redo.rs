@@ -7,7 +7,7 @@ use std::io;
 use crate::background::write_marker;
 use crate::chain::{self, MOST, contradiction};
 use crate::frame::{BatchFrame, Content, Frame, Position, SessionRow};
-use crate::lots::{FRESH_SUFFIX, file_name};
+use crate::lots::{Birth, FRESH_SUFFIX, file_name};
 use crate::quarantine::{self, Piece};
 use crate::rebase;
 use crate::rewrite::{Files, LotRedo, each_chunk, first_line, write_batch};
@@ -171,6 +171,7 @@ impl<'a> Redo<'a> {
                         foreign: false,
                         unusable: None,
                         first_line: first_line(batch),
+                        birth: Birth { lsn: frame.lsn, micros: batch.stamp_micros },
                     };
                     redo.lots.insert(batch.lot.to_owned(), lot);
                 }
@@ -381,6 +382,9 @@ impl<'a> Redo<'a> {
                 }
             };
             file.truncate(lot.base + lot.bytes)?;
+            if lot.base == 0 {
+                lot.birth.note(&file);
+            }
             file.sync()?;
             if fresh {
                 storage.rename(Dir::Lots, &name, &file_name(stem), true)?;

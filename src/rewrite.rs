@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::frame::BatchFrame;
-use crate::lots::{FRESH_SUFFIX, file_name};
+use crate::lots::{Birth, FRESH_SUFFIX, file_name};
 use crate::quarantine;
 use crate::record;
 use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
@@ -30,6 +30,8 @@ pub struct LotRedo {
     pub(crate) unusable: Option<String>,
     /// Its first batch's first line: length and hash.
     pub(crate) first_line: (usize, u64),
+    /// Its first batch, where the file begins with it.
+    pub(crate) birth: Birth,
 }
 
 impl LotRedo {
@@ -181,6 +183,9 @@ fn copy_prefix(storage: &Storage, stem: &str, lot: &LotRedo, into: &File) -> Res
         return Ok(());
     }
     let from = storage.open(Dir::Lots, &file_name(stem), How::Read)?;
+    if let Some(birth) = Birth::of(&from) {
+        birth.note(into);
+    }
     let mut buffer = vec![0; WRITE_BYTES];
     let mut at = 0;
     while at < lot.base {

@@ -53,6 +53,7 @@ pub enum Kind {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const PIB: u64 = 1 << 50;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -109,6 +110,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "segment_bytes", kind: Kind::LongSize { at: |c| &mut c.vault.segment_bytes, min: 256 * KIB, max: GIB }, help: "Size of one journal segment; several are on disk at any time" },
     Setting { key: "max_open_lots", kind: count(|c| &mut c.vault.max_open_lots, 2, 1_000_000), help: "Lot files held open at once; lowered to what the limit of open files leaves" },
     Setting { key: "session_memory_bytes", kind: size(|c| &mut c.vault.session_memory_bytes, 64 * KIB, 64 * GIB), help: "Memory for the table of sessions; when it is full a new session is answered `busy`" },
+    Setting { key: "rotate_bytes", kind: Kind::LongSize { at: |c| &mut c.vault.rotate_bytes, min: 0, max: PIB }, help: "A lot file that has grown to this size is moved to archive/; 0 for never" },
 ];
 
 /// The setting of this key.

@@ -1,5 +1,4 @@
-//! The disk seam: a narrow trait over directories and files, and the latch that makes the first failure the
-//! last. Everything the vault does to a disk goes through [`Storage`]; `disk` has the real one, tests have
+//! The disk seam: a disk ([`Disk`]) behind the latch that makes the first failure the last. Everything the vault does to a disk goes through [`Storage`]; `disk` has the real one, tests have
 //! others. Knows nothing of frames, lots or records.
 //!
 //! The latch ("fail-stop"): any error of a sync, rename or truncate, and `EIO` or `EROFS` from a write, is
@@ -11,105 +10,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use crate::medium::{Dir, Disk, DiskFile, How, Stat};
 use crate::metrics::Metrics;
 
 /// Most bytes handed to the kernel in one write: a kill tears larger ones.
 pub const WRITE_BYTES: usize = 1 << 20;
-
-/// The directories of DATA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dir {
-    /// DATA itself.
-    Data,
-    /// `lots/`
-    Lots,
-    /// `journal/`
-    Journal,
-    /// `quarantine/`
-    Quarantine,
-}
-
-impl Dir {
-    /// The directory below DATA, with a trailing slash, for messages.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Dir::Data => "",
-            Dir::Lots => "lots/",
-            Dir::Journal => "journal/",
-            Dir::Quarantine => "quarantine/",
-        }
-    }
-}
-
-/// How to open a file. Never through a symbolic link, never anything but a regular file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Reading only.
-    Read,
-    /// An existing file, each write going to its end.
-    Append,
-    /// A file that must not exist yet, each write going to its end.
-    CreateAppend,
-    /// Written at given offsets; made if it does not exist.
-    Write,
-    /// Written at given offsets; made new, emptied if it exists.
-    Replace,
-}
-
-/// What a file looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Length in bytes.
-    pub bytes: u64,
-    /// Device and inode: which file it is.
-    pub id: (u64, u64),
-    /// Names it has; 0 once deleted.
-    pub links: u64,
-    /// Whether it is a regular file.
-    pub regular: bool,
-}
-
-/// An open file of a [`Disk`].
-pub trait DiskFile: Send + Sync {
-    /// Writes at an offset (on a file opened for appending: at the end); may write less than asked.
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
-    /// Reads at an offset; 0 at the end.
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
-    /// `fdatasync`.
-    fn sync(&self) -> io::Result<()>;
-    /// Cuts or extends to a length.
-    fn truncate(&self, bytes: u64) -> io::Result<()>;
-    /// Allocates blocks up to a length.
-    fn allocate(&self, bytes: u64) -> io::Result<()>;
-    /// `fstat`.
-    fn stat(&self) -> io::Result<Stat>;
-    /// Asks the kernel to forget its cached pages, so that the next read comes from the disk.
-    fn drop_cache(&self) -> io::Result<()>;
-}
-
-/// A disk, as far as the vault needs one.
-pub trait Disk: Send + Sync {
-    /// Opens a file.
-    fn open(&self, dir: Dir, name: &str, how: How) -> io::Result<Box<dyn DiskFile>>;
-    /// `lstat` of a name; `None` where there is nothing.
-    fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>>;
-    /// The names in a directory.
-    fn list(&self, dir: Dir) -> io::Result<Vec<String>>;
-    /// Renames within a directory; with `replace` over an existing name, else fails with `AlreadyExists`.
-    fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> io::Result<()>;
-    /// Removes a name.
-    fn unlink(&self, dir: Dir, name: &str) -> io::Result<()>;
-    /// Syncs a directory: the names in it become durable.
-    fn sync_dir(&self, dir: Dir) -> io::Result<()>;
-    /// Bytes that may still be written to the file system of a directory.
-    fn free_bytes(&self, dir: Dir) -> io::Result<u64>;
-    /// The identity of the running kernel.
-    fn boot_id(&self) -> String;
-    /// Fails where DATA's path no longer leads to these directories.
-    fn check_place(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A storage error, naming the call, the file and what the system said.
 #[derive(Debug)]
@@ -228,8 +133,29 @@ impl Storage {
 
     /// The names in a directory in any order: of very many, sorting takes longer than reading them.
     pub fn names(&self, dir: Dir) -> Result<Vec<String>, StorageError> {
-        retry(|| self.disk.list(dir))
+        retry(|| self.disk.list(dir, None))
             .map_err(|source| StorageError { what: format!("listing of {}", dir.prefix()), source })
+    }
+
+    /// A call that changes the disk and may fail for its own reasons: latched only if the disk has failed.
+    pub(crate) fn change<T>(
+        &self,
+        what: impl Fn() -> String,
+        mut call: impl FnMut(&dyn Disk) -> io::Result<T>,
+    ) -> Result<T, StorageError> {
+        self.latch.check(&what)?;
+        let result = retry(|| call(&*self.disk));
+        self.progressed();
+        result.map_err(|source| self.write_failed(what(), source))
+    }
+
+    /// A call that only asks.
+    pub(crate) fn ask<T>(
+        &self,
+        what: impl Fn() -> String,
+        mut call: impl FnMut(&dyn Disk) -> io::Result<T>,
+    ) -> Result<T, StorageError> {
+        retry(|| call(&*self.disk)).map_err(|source| StorageError { what: what(), source })
     }
 
     /// Renames within a directory. Any failure but "already exists" without `replace` is latched.
@@ -261,9 +187,14 @@ impl Storage {
 
     /// Syncs a directory.
     pub fn sync_dir(&self, dir: Dir) -> Result<(), StorageError> {
-        let what = || format!("sync of the directory DATA/{}", dir.prefix());
+        self.sync_below(dir, None)
+    }
+
+    /// Syncs a directory, or with `sub` one below it.
+    pub(crate) fn sync_below(&self, dir: Dir, sub: Option<&str>) -> Result<(), StorageError> {
+        let what = || format!("sync of the directory DATA/{}{}", dir.prefix(), sub.unwrap_or_default());
         self.latch.check(what)?;
-        let result = self.disk.sync_dir(dir);
+        let result = self.disk.sync_dir(dir, sub);
         self.progressed();
         result.map_err(|source| self.failed(what(), source))
     }
@@ -404,6 +335,16 @@ impl File {
     pub fn stat(&self) -> Result<Stat, StorageError> {
         retry(|| self.file.stat())
             .map_err(|source| StorageError { what: format!("look at {}", self.path), source })
+    }
+
+    /// Notes something down beside the file's content, where the file system can: nobody may rely on it.
+    pub fn set_note(&self, note: &str) {
+        let _ = self.file.set_note(note);
+    }
+
+    /// What was noted down.
+    pub fn note(&self) -> Option<String> {
+        self.file.note().ok().flatten()
     }
 
     /// Makes sure that the file still has a name: what is stored in one without is gone with the process. Latched.

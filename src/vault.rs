@@ -2,7 +2,7 @@
 //! (lot files), `checkpoint`, and at the start in `recovery`. Knows no sockets and no runtime, and reads no
 //! clock: time is an argument.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -139,6 +139,56 @@ impl Checkpointing {
     }
 }
 
+/// Files that are to be moved, and who waits for that.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    /// The lots, by stem.
+    pub(crate) due: BTreeSet<Box<str>>,
+    pub(crate) orders: Vec<Ordered>,
+    /// A checkpoint that was begun in the background for those that are due has not been followed up yet.
+    pub(crate) prepared: bool,
+    pub(crate) not_before: Instant,
+}
+
+/// An order that is being carried out.
+#[derive(Debug)]
+pub(crate) struct Ordered {
+    pub(crate) ticket: Ticket,
+    pub(crate) left: BTreeSet<Box<str>>,
+    pub(crate) moved: u64,
+    pub(crate) skipped: u64,
+    /// Why the last lot that was skipped was.
+    pub(crate) refusal: Option<Refusal>,
+    /// It is about one lot alone.
+    pub(crate) of_one: bool,
+}
+
+/// What became of one lot.
+pub(crate) enum End {
+    Moved,
+    Not(Refusal),
+}
+
+impl Rotation {
+    pub(crate) fn new(now: Instant) -> Rotation {
+        Rotation { due: BTreeSet::new(), orders: Vec::new(), prepared: false, not_before: now }
+    }
+
+    pub(crate) fn end(&mut self, stem: &str, end: &End) {
+        self.due.remove(stem);
+        for order in self.orders.iter_mut().filter(|order| order.left.contains(stem)) {
+            order.left.remove(stem);
+            match end {
+                End::Moved => order.moved += 1,
+                End::Not(refusal) => {
+                    order.skipped += 1;
+                    order.refusal = Some(refusal.clone());
+                }
+            }
+        }
+    }
+}
+
 /// The vault: everything behind the queue.
 pub struct Vault {
     pub(crate) storage: Storage,
@@ -173,6 +223,7 @@ pub struct Vault {
     pub(crate) oldest_unsynced: Option<Instant>,
     pub(crate) group_lots: HashSet<Lot>,
     pub(crate) space: Space,
+    pub(crate) rotation: Rotation,
     pub(crate) pending_retry_at: Instant,
     /// Pending batches are being tried again: what was said of them is not repeated.
     pub(crate) retrying: bool,
@@ -234,6 +285,7 @@ impl Vault {
             oldest_unsynced: None,
             group_lots: HashSet::new(),
             space: Space { free_bytes: 0, probed: None, lacking: false, refused: None },
+            rotation: Rotation::new(now),
             pending_retry_at: now,
             retrying: false,
             placing: false,

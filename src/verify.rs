@@ -18,12 +18,13 @@ pub use crate::findings::Report;
 use crate::frame::{BatchFrame, Content, Position, segment_name};
 use crate::inventory;
 use crate::lines::Reading;
-use crate::lots::{LOT_SUFFIX, file_name};
+use crate::lots::file_name;
 use crate::metrics::Metrics;
 use crate::rebase;
 use crate::record;
 use crate::recovery;
 use crate::redo::{Range, Redo, RedoError};
+use crate::shelf;
 use crate::storage::{Dir, File, How, Storage, StorageError};
 
 /// How often the journal is read again while a daemon runs, until what was found is sure.
@@ -67,12 +68,11 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
     let disk = RealDisk::look(data_dir)?;
     let storage = Storage::new(Arc::new(disk), Arc::new(Metrics::default()));
     let tails = journal(&storage, &mut report)?;
-    let names = storage.list(Dir::Lots)?;
+    let stems = shelf::stems(data_dir)
+        .map_err(|source| VerifyError::Io { file: data_dir.display().to_string(), source })?;
     let mut reading = Reading::new(data_dir, &mut report);
-    for name in &names {
-        if let Some(stem) = name.strip_suffix(LOT_SUFFIX) {
-            reading.lot(stem, name, tails.get(stem).copied());
-        }
+    for stem in &stems {
+        reading.lot(stem, tails.get(stem).copied());
     }
     reading.gaps(chrono::Utc::now().timestamp_micros());
     inventory::look(data_dir, &mut report)

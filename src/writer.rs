@@ -49,6 +49,7 @@ impl Vault {
                 }
                 Submission::Nudge => {}
                 Submission::Order(Order::Reload, ticket) => self.reopen(ticket, now)?,
+                Submission::Order(Order::Rotate(lot), ticket) => self.order_rotation(lot, ticket, now),
             }
         }
         self.metrics.group_batches.record(batches);
@@ -303,6 +304,7 @@ impl Vault {
         }
         self.sync_if_wanted(now)?;
         self.step_checkpoint(now)?;
+        self.rotate_some(now)?;
         self.answers.ring();
         Ok(())
     }
@@ -311,10 +313,10 @@ impl Vault {
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let retry = (!self.pending.is_empty()).then_some(self.pending_retry_at);
         let apply = (!self.ready.is_empty()).then_some(now);
-        [apply, self.sync_due_at(), retry, self.journal.next_deadline(now), self.checkpoint_deadline(now)]
-            .into_iter()
-            .flatten()
-            .min()
+        let checkpoint = self.checkpoint_deadline(now);
+        let journal = self.journal.next_deadline(now);
+        let all = [apply, self.sync_due_at(), retry, journal, checkpoint, self.rotation_deadline(now)];
+        all.into_iter().flatten().min()
     }
 
     /// Serves the queue until every sender is gone and all is synced, in the lot files and checkpointed.

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 /// A room imports only from rooms of a lower rank.
 const RANKS: &[&[&str]] = &[
     &[
-        "batch", "budget", "door", "dropped", "frame", "inbox", "number", "places", "shutdown", "text",
-        "token", "units",
+        "batch", "budget", "door", "dropped", "frame", "inbox", "medium", "number", "places", "shutdown",
+        "text", "token", "units",
     ],
     &[
-        "client", "config", "findings", "metrics", "order", "sampler", "scan", "sessions", "tally", "users",
-        "values",
+        "answers", "client", "config", "findings", "metrics", "order", "sampler", "scan", "sessions",
+        "tally", "users", "values",
     ],
     &[
         "allowance",
@@ -29,17 +29,18 @@ const RANKS: &[&[&str]] = &[
         "systemd",
     ],
     &["background", "context", "disk", "item", "load", "lots", "purse", "quarantine", "rebase", "window"],
-    &["chain", "hands", "protocol", "rewrite", "spares"],
+    &["archive", "chain", "hands", "protocol", "rewrite", "spares"],
     &["journal"],
-    &["parting", "redo", "replies", "vault"],
+    &["parting", "redo", "replies", "shelf", "vault"],
     &["apply", "checkpoint", "front", "means"],
-    &["commit", "connection", "inventory", "lines", "recovery", "writer"],
+    &["commit", "connection", "inventory", "lines", "recovery", "rotation", "writer"],
     &["scrape", "server", "verify"],
     &["check"],
 ];
 
 const FRONT: &[&str] = &[
     "allowance",
+    "answers",
     "connection",
     "context",
     "door",
@@ -61,6 +62,7 @@ const FRONT: &[&str] = &[
 ];
 const VAULT: &[&str] = &[
     "apply",
+    "archive",
     "background",
     "chain",
     "checkpoint",
@@ -71,11 +73,13 @@ const VAULT: &[&str] = &[
     "journal",
     "lots",
     "means",
+    "medium",
     "quarantine",
     "rebase",
     "recovery",
     "redo",
     "rewrite",
+    "rotation",
     "sessions",
     "spares",
     "storage",

@@ -1,4 +1,4 @@
-//! The life of a lot file after it was written: reopened beside an operator's own rotation.
+//! The life of a lot file after it was written: reopened beside an operator's own rotation, and moved to the archive.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
@@ -6,6 +6,7 @@
 mod common;
 mod logrotate;
 mod reload;
+mod rotation;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -27,4 +28,19 @@ fn ask(socket: &Path, args: &[&str]) -> Output {
 fn good(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A batch of one record, in session `LOT-s`.
+fn log_batch(lot: &str, seq: u64) -> String {
+    let pad = "x".repeat(200);
+    let item = format!(r#"{{"sku_local":"{lot}/{seq}","pad":"{pad}"}}"#);
+    format!(r#"{{"session":"{lot}-s","seq":{seq},"context":{{"lot_id":"{lot}"}},"items":[{item}]}}"#)
+}
+
+/// The names of a lot's archived files, sorted.
+fn archived(data: &Path, lot: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(data.join("archive").join(format!("lot={lot}"))).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }

@@ -35,8 +35,8 @@ fn lots_lists_whole_records_only_and_knows_the_ids() {
     assert_eq!(code, 0);
     let page: Value = serde_json::from_str(&out).unwrap();
     let expected = serde_json::json!([
-        {"lot": "A", "records": 1, "bytes": 8, "last": null},
-        {"lot": "estate/Nord Ø", "records": 2, "bytes": 38, "last": "T2"},
+        {"lot": "A", "records": 1, "bytes": 8, "archived": 0, "last": null},
+        {"lot": "estate/Nord Ø", "records": 2, "bytes": 38, "archived": 0, "last": "T2"},
     ]);
     assert_eq!(page["lots"], expected);
     let (_, table, _) = run(lotlog(&["lots", "--data-dir", data]));

@@ -1,7 +1,10 @@
 //! A producer with a ledger, on a raw socket: numbers its batches, keeps some in flight, and sends again what
 //! was not answered, until it is told to stop. And a reader that never forgets what it has seen.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -385,14 +388,48 @@ impl Producer {
     }
 }
 
-/// The lot files of a data directory, up to their last bytes.
+/// The names in a directory.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The lots of a data directory, up to their last bytes: what is archived, then what is in `lots/`.
 pub fn lot_files(data: &Path) -> Lots {
-    let Ok(names) = std::fs::read_dir(data.join("lots")) else { return Lots::new() };
-    let paths = names.filter_map(|name| Some(name.ok()?.path()));
-    paths
-        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
-        .filter_map(|path| Some((path.file_stem()?.to_str()?.to_owned(), std::fs::read(&path).ok()?)))
-        .collect()
+    let (lots, archive) = (data.join("lots"), data.join("archive"));
+    let live = names(&lots).into_iter().filter_map(|name| name.strip_suffix(".jsonl").map(str::to_owned));
+    let archived =
+        names(&archive).into_iter().filter_map(|name| name.strip_prefix("lot=").map(str::to_owned));
+    let stems: BTreeSet<String> = live.chain(archived).collect();
+    stems.into_iter().filter_map(|stem| lot_file(&lots, &archive, &stem).map(|bytes| (stem, bytes))).collect()
+}
+
+/// One lot, as it was at one moment; `None` where it has no file.
+fn lot_file(lots: &Path, archive: &Path, stem: &str) -> Option<Vec<u8>> {
+    let (live, dir) = (lots.join(format!("{stem}.jsonl")), archive.join(format!("lot={stem}")));
+    loop {
+        let opened = File::open(&live).ok();
+        let archived = names(&dir);
+        // Moved to the archive meanwhile: looked at again.
+        let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        let held = opened.as_ref().map(|file| id(file.metadata().unwrap()));
+        if held != std::fs::metadata(&live).ok().map(id) {
+            continue;
+        }
+        if opened.is_none() && archived.is_empty() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        for name in archived {
+            bytes.extend(std::fs::read(dir.join(name)).unwrap());
+        }
+        if let Some(mut file) = opened {
+            file.read_to_end(&mut bytes).unwrap();
+        }
+        return Some(bytes);
+    }
 }
 
 /// A reader: what it has seen must never disappear.

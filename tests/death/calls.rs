@@ -10,7 +10,7 @@ use crate::common::judge::{After, Entry, Lots, judge_the_judge, whole_lines};
 use crate::common::producer::{Ledger, Load, Random, Stop, entries, farm, lot_files, number, record};
 use crate::common::{Daemon, Place};
 use crate::strace::{self, CALLS, Tracer};
-use crate::{BUSY, all_is_well, seed};
+use crate::{ROTATING, all_is_well, seed};
 
 /// The threads of the daemon that touch the disk while it serves.
 pub const THREADS: &[&str] = &["writer", "journal sync", "journal", "lot syncs"];
@@ -57,10 +57,16 @@ pub fn workload(place: &Place, seed: u64, name: &str) -> Vec<std::thread::JoinHa
 
 /// Runs the workload with one thread under a tracer. A first daemon that dies has a successor.
 #[track_caller]
-pub fn live(thread: &str, injections: &[String], kill_when_delayed: bool, seed: u64) -> Story {
+pub fn live(
+    thread: &str,
+    flags: &[&str],
+    injections: &[String],
+    kill_when_delayed: bool,
+    seed: u64,
+) -> Story {
     let what = format!("{injections:?} in {thread}, LOTLOG_SEED={seed}");
     let place = Place::new();
-    let mut daemon = Daemon::start_in(&place, BUSY);
+    let mut daemon = Daemon::start_in(&place, flags);
     let tracer = Tracer::attach(&daemon, thread, injections);
     let producers = workload(&place, seed, "");
     let begun = Instant::now();
@@ -89,7 +95,7 @@ pub fn live(thread: &str, injections: &[String], kill_when_delayed: bool, seed: 
     let seen: Lots =
         lot_files(&place.data()).into_iter().map(|(stem, bytes)| (stem, whole_lines(bytes))).collect();
     if status.code() != Some(0) {
-        daemon = Daemon::start_in(&place, BUSY);
+        daemon = Daemon::start_in(&place, flags);
     }
     let ledgers: Vec<Ledger> = producers.into_iter().map(|p| p.join().unwrap()).collect();
     if status.code() != Some(0) {
@@ -110,7 +116,7 @@ fn kill_at(thread: &str, call: &str, n: usize, when: When, seed: u64) -> bool {
         When::Before => format!("{call}:signal=SIGKILL:when={n}"),
         When::After => format!("{call}:delay_exit=60s:when={n}"),
     };
-    let story = live(thread, &[injection], when == When::After, seed);
+    let story = live(thread, ROTATING, &[injection], when == When::After, seed);
     use std::os::unix::process::ExitStatusExt;
     match story.status.signal() {
         Some(signal) => assert_eq!(signal, 9, "{thread} {call} {n} {when:?}: {:?}", story.status),
@@ -130,7 +136,7 @@ fn killed_before_and_after_each_storage_call_nothing_is_lost_or_doubled() {
     let budget = Duration::from_secs(number("LOTLOG_SECONDS", 25));
     let (mut all, mut kills) = (Vec::new(), 0);
     for thread in THREADS {
-        let story = live(thread, &[], false, seed);
+        let story = live(thread, ROTATING, &[], false, seed);
         assert_eq!(story.status.code(), Some(0));
         for call in CALLS {
             let calls = strace::count(&story.trace, call);

@@ -8,8 +8,8 @@ use crate::calls::{AWAITED, Story, THREADS, live};
 use crate::common::judge::{After, judge_the_judge};
 use crate::common::producer::{Random, number, record};
 use crate::common::{Connection, Daemon, Received, until};
-use crate::seed;
 use crate::strace::{self, CALLS, Tracer};
+use crate::{BUSY, seed};
 
 const ERRORS: &[&str] = &["EIO", "ENOSPC", "EDQUOT", "EROFS", "EINTR"];
 /// Errors of one file alone, tried where a lot file is opened or written.
@@ -61,7 +61,7 @@ struct Point {
 /// What came of it; `None` where the call was not made this time.
 fn fail_at(point: &Point, seed: u64) -> Option<Due> {
     let Point { thread, call, n, error } = point;
-    let story = live(thread, &[format!("{call}:error={error}:when={n}")], false, seed);
+    let story = live(thread, BUSY, &[format!("{call}:error={error}:when={n}")], false, seed);
     let Some(line) = story.trace.lines().find(|line| line.contains("(INJECTED)")) else {
         assert_eq!(story.status.code(), Some(0), "{point:?}");
         return None;
@@ -106,7 +106,7 @@ fn whichever_storage_call_fails_the_right_thing_follows_and_nothing_is_lost_or_d
     // By thread, call and error; the calls that a walk in CI makes are one of each, then more as time allows.
     let mut kinds: BTreeMap<String, Vec<Point>> = BTreeMap::new();
     for thread in THREADS {
-        let story = live(thread, &[], false, seed);
+        let story = live(thread, BUSY, &[], false, seed);
         assert_eq!(story.status.code(), Some(0));
         for call in CALLS {
             let lines = story.trace.lines().filter(|line| line.starts_with(&format!("{call}(")));

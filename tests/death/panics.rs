@@ -28,7 +28,7 @@ fn a_panic_in_any_thread_of_the_vault_ends_the_process_and_nothing_is_lost_or_do
     for thread in THREADS.iter().filter(|thread| **thread != "journal sync") {
         for n in [1, 2] {
             let injection = format!("openat:{FORGED}:when={n}");
-            let story = live(thread, &[injection], false, seed + n);
+            let story = live(thread, BUSY, &[injection], false, seed + n);
             if !story.trace.contains("(INJECTED)") {
                 // A helper may have had less to do this time.
                 assert!(*thread != "writer" && n == 2, "{thread} {n}: {}", story.trace);

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::common::judge::{After, Verdict, judge_the_judge};
 use crate::common::producer::{Ledger, Load, Random, Stop, Watcher, entries, farm, number, record};
 use crate::common::{Connection, Daemon, Place, until};
-use crate::{BUSY, all_is_well, seed};
+use crate::{BUSY, ROTATING, all_is_well, seed};
 
 /// One farm: so many rounds of a hundred go to it.
 struct Farm {
@@ -36,7 +36,7 @@ fn farms() -> Vec<Farm> {
     vec![
         Farm {
             name: "one lot",
-            flags: BUSY,
+            flags: ROTATING,
             producers: 8,
             share_percent: 30,
             longest: short,
@@ -44,7 +44,7 @@ fn farms() -> Vec<Farm> {
         },
         Farm {
             name: "ten lots",
-            flags: BUSY,
+            flags: ROTATING,
             producers: 8,
             share_percent: 30,
             longest: short,

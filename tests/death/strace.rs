@@ -21,6 +21,7 @@ pub const CALLS: &[&str] = &[
     "fsync",
     "renameat2",
     "renameat",
+    "mkdirat",
     "unlinkat",
     "openat",
     "ftruncate",

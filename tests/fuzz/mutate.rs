@@ -11,7 +11,7 @@ pub fn put(world: &mut World, dir: Dir, name: &str, bytes: &[u8]) {
     let file = disk.open(dir, name, How::Replace).unwrap();
     file.write_at(0, bytes).unwrap();
     file.sync().unwrap();
-    disk.sync_dir(dir).unwrap();
+    disk.sync_dir(dir, None).unwrap();
     *world = disk.world.lock().unwrap().clone();
 }
 

@@ -21,7 +21,7 @@ fn verify_gives_no_false_alarm_under_load_with_rotations_and_rotation_loses_noth
     let place = Place::new();
     let flags = ["--segment-bytes", "1MiB", "--checkpoint-interval-seconds", "300ms"];
     let mut daemon = Daemon::start_in(&place, &flags);
-    let archive = place.data().join("archive");
+    let archive = place.data().join("logrotate");
     fs::create_dir(&archive).unwrap();
     let (stop, done) = (Stop::default(), Arc::new(AtomicBool::new(false)));
     let load = Load { lots: 6, pause: Duration::from_millis(3), ..Load::default() };

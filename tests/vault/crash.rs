@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::sim::*;
-use lotlog::batch::Durability;
+use lotlog::batch::{Durability, LotId};
+use lotlog::order::Order;
+use lotlog::queue::Submission;
 
 type Image = (World, Ledger, String);
 
@@ -43,6 +45,12 @@ fn workload(seed: u64, sample_percent: u64) -> Vec<Image> {
                 pad,
             ));
         }
+        if random.chance(4) {
+            let lot = format!("lot-{}", random.below(12));
+            let lot = LotId::new(&lot, &format!("\"{lot}\"")).unwrap();
+            let lot = Some(lot).filter(|_| random.chance(85));
+            group.push(Submission::Order(Order::Rotate(lot), unread()));
+        }
         vault.commit_group(group, around.now()).unwrap();
         around.pass(Duration::from_millis(random.below(1500) as u64));
         for _ in 0..random.below(4) {
@@ -52,7 +60,7 @@ fn workload(seed: u64, sample_percent: u64) -> Vec<Image> {
             around.pass(Duration::from_secs(31));
         }
     }
-    if random.chance(50) {
+    if random.chance(50) || sample_percent == 0 {
         vault.close(around.now()).unwrap();
     }
     disk.clear_hook();

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lotlog::batch::{Code, Durability, Outcome};
+use lotlog::batch::{Code, Durability, LotId, Outcome};
 use lotlog::order::Order;
 use lotlog::queue::{Mailbox, Submission};
 
@@ -50,6 +50,8 @@ fn allowed(call: &str, errno: i32) -> May {
         // A sync is never tried again, not even after a signal.
         ("sync", _) => May::Stop,
         _ if errno == EINTR => May::PassUnseen,
+        // When a file began: nobody relies on it.
+        ("note" | "ask", _) => May::PassUnseen,
         // Whether the names or the lengths are the old ones or the new ones, nobody knows.
         ("rename" | "truncate", _) => May::Stop,
         // Frames that were handed to the kernel, perhaps in part.
@@ -62,6 +64,8 @@ fn allowed(call: &str, errno: i32) -> May {
         ("fstat", path) if path.starts_with("journal/") => May::Stop,
         ("fstat" | "stat" | "list" | "read", _) => May::Refuse(&[Code::LotUnavailable, Code::NoSpace]),
         _ if disk => May::Stop,
+        // The file stays where it is.
+        ("mkdir" | "move", _) | (_, "journal/rotating" | "journal/rotating.new") => May::PassUnseen,
         ("write" | "create" | "allocate", path) if path.ends_with(".new") && path.starts_with("journal/") => {
             NO_SPACE
         }
@@ -148,7 +152,7 @@ fn disarm(disk: &SimDisk) {
     disk.set_look(Box::new(|_| Ok(())));
 }
 
-/// New lots, evictions, a checkpoint, a segment turn, a reopening, a `sync`. Says whether the vault stopped.
+/// New lots, evictions, a checkpoint, a segment turn, a rotation, a reopening, a `sync`. Says whether the vault stopped.
 fn workload(rig: &mut Rig) -> bool {
     for step in 1..=16u64 {
         let ack = if step.is_multiple_of(3) { Durability::Written } else { Durability::Synced };
@@ -160,6 +164,7 @@ fn workload(rig: &mut Rig) -> bool {
         ];
         match step {
             9 => group.push(Submission::Sync(unread())),
+            11 => group.push(Submission::Order(Order::Rotate(LotId::new("M", "\"M\"").ok()), unread())),
             13 => group.push(Submission::Order(Order::Reload, unread())),
             _ => {}
         }

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lotlog::batch::{Code, Durability, Outcome};
+use lotlog::batch::{Code, Durability, LotId, Outcome};
+use lotlog::config::VaultConfig;
 use lotlog::order::Order;
 use lotlog::queue::{Mailbox, Submission};
 use lotlog::storage::Dir;
@@ -93,6 +94,12 @@ impl Story {
         }
     }
 
+    /// In one schedule of three lots are rotated when they have grown a little.
+    fn config(&self) -> VaultConfig {
+        let rotate_bytes = if self.seed.is_multiple_of(3) { 10_000 } else { 0 };
+        VaultConfig { rotate_bytes, ..config() }
+    }
+
     fn note(&self) -> String {
         format!("LOTLOG_SEED={}, {:?}", self.seed, self.counts)
     }
@@ -152,7 +159,7 @@ impl Story {
             };
             let (image, sync_failed) = self.arm(&disk, stop, fault);
             self.around.pass(Duration::from_secs(1));
-            let opened = open(&disk, &self.around, &config());
+            let opened = open(&disk, &self.around, &self.config());
             disk.clear_hook();
             self.may_lose |= *sync_failed.lock().unwrap();
             if let Some((world, _)) = image.lock().unwrap().take() {
@@ -282,6 +289,12 @@ impl Story {
             match self.random.below(20) {
                 0 => group.push(Submission::Sync(unread())),
                 1 if self.random.chance(30) => group.push(Submission::Order(Order::Reload, unread())),
+                1 if self.random.chance(50) => {
+                    let lot = format!("lot-{}", self.random.below(12));
+                    let lot = LotId::new(&lot, &format!("\"{lot}\"")).unwrap();
+                    let lot = Some(lot).filter(|_| self.random.chance(70));
+                    group.push(Submission::Order(Order::Rotate(lot), unread()));
+                }
                 2..5 if self.next[producer] > 1 => {
                     let seq = 1 + self.random.below(self.next[producer] as usize - 1) as u64;
                     group.push(self.send(producer, seq, ack));

@@ -1,10 +1,10 @@
-//! `lotlog cat`: a lot's records as they are, up to the last whole line.
+//! `lotlog cat`: a lot's records as they are, the archived ones first, up to the last whole line.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use crate::failure::Failure;
-use crate::lots::{Place, open, opening, whole_lines_end};
+use crate::lots::{Place, no_such_lot, whole_lines_end};
 
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -19,16 +19,23 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let path = args.place.lot_file(&args.lot)?;
-    let mut file = open(&path).map_err(|error| opening(&args.lot, &path, &error))?;
+    let (path, shelf) = args.place.shelf(&args.lot)?;
+    if shelf.is_empty() {
+        return Err(no_such_lot(&args.lot, &path));
+    }
+    let mut out = io::stdout().lock();
+    for number in &shelf.archived {
+        if let Some(archived) = shelf.archived(*number).map_err(|error| Failure::reading(&path, &error))? {
+            let mut file = archived.file;
+            copy(&mut file, u64::MAX, &mut out).map_err(|trouble| trouble.at(&archived.path))?;
+        }
+    }
+    let Some(mut file) = shelf.live else { return Ok(()) };
     let reading = |error: io::Error| Failure::reading(&path, &error);
     let size = file.metadata().map_err(reading)?.len();
     let end = whole_lines_end(&mut file, size).map_err(reading)?;
     file.seek(SeekFrom::Start(0)).map_err(reading)?;
-    copy(&mut file, end, &mut io::stdout().lock()).map_err(|trouble| match trouble {
-        Trouble::Reading(error) => Failure::reading(&path, &error),
-        Trouble::Writing(error) => Failure::output(&error),
-    })
+    copy(&mut file, end, &mut out).map_err(|trouble| trouble.at(&path))
 }
 
 /// Which side of a copy failed.
@@ -37,8 +44,18 @@ pub enum Trouble {
     Writing(io::Error),
 }
 
+impl Trouble {
+    /// The failure, where the file read is this one.
+    pub fn at(&self, path: &Path) -> Failure {
+        match self {
+            Trouble::Reading(error) => Failure::reading(path, error),
+            Trouble::Writing(error) => Failure::output(error),
+        }
+    }
+}
+
 /// Copies `count` bytes from where `file` stands, or up to its end.
-pub fn copy(file: &mut File, mut count: u64, out: &mut impl Write) -> Result<(), Trouble> {
+pub fn copy(file: &mut impl Read, mut count: u64, out: &mut impl Write) -> Result<(), Trouble> {
     let mut chunk = vec![0u8; CHUNK_BYTES.min(usize::try_from(count).unwrap_or(CHUNK_BYTES))];
     while count > 0 {
         let part = chunk.len().min(usize::try_from(count).unwrap_or(usize::MAX));

@@ -1,12 +1,12 @@
-//! `lotlog lots`, and where the lot files are: reads DATA/lots as any reader may, up to the last newline.
+//! `lotlog lots`, and where the lot files are: reads DATA/lots and DATA/archive as any reader may, up to the last newline.
 //! Needs no daemon where the data directory is given.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lotlog::batch::{decode_stem, encode_stem};
+use lotlog::shelf::{self, Shelf};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -53,36 +53,26 @@ impl Place {
         }
     }
 
-    /// The file of a lot.
-    pub fn lot_file(&self, lot: &str) -> Result<PathBuf, Failure> {
+    /// The files of a lot, and the path of the one in `lots/`, which need not be there.
+    pub fn shelf(&self, lot: &str) -> Result<(PathBuf, Shelf), Failure> {
         if lot.is_empty() {
             return Err(Failure::usage(
                 "a lot id is not empty; batches without one are in the lot `unassigned`",
             ));
         }
-        Ok(self.data_dir()?.join("lots").join(format!("{}.jsonl", encode_stem(lot))))
+        let (data_dir, stem) = (self.data_dir()?, encode_stem(lot));
+        let path = data_dir.join("lots").join(format!("{stem}.jsonl"));
+        let shelf = shelf::open(&data_dir, &stem).map_err(|error| Failure::reading(&path, &error))?;
+        Ok((path, shelf))
     }
 }
 
-/// Opens a lot's file; what is none (a FIFO would keep its reader waiting) is refused.
-pub fn open(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    Ok(file)
-}
-
-/// The failure of opening a lot's file.
-pub fn opening(lot: &str, path: &Path, error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::NotFound => Failure::data(format!(
-            "no lot `{lot}`: there is no {}; `lotlog lots` lists what there is",
-            path.display()
-        )),
-        _ => Failure::reading(path, error),
-    }
+/// The failure where a lot has no file.
+pub fn no_such_lot(lot: &str, path: &Path) -> Failure {
+    Failure::data(format!(
+        "no lot `{lot}`: there is no {}, nor an archive of it; `lotlog lots` lists what there is",
+        path.display()
+    ))
 }
 
 /// The end of the last whole line of `file`, looking back from `end`.
@@ -124,8 +114,11 @@ pub struct Args {
 #[derive(serde::Serialize)]
 struct Lot {
     lot: String,
+    /// In both places, archived and not.
     records: u64,
     bytes: u64,
+    /// Files in the archive.
+    archived: u64,
     /// The last record's `timestamp`; `null` where it has none.
     last: Option<String>,
 }
@@ -133,8 +126,8 @@ struct Lot {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let data_dir = args.place.data_dir()?;
     let dir = data_dir.join("lots");
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
+    let stems = match shelf::stems(&data_dir) {
+        Ok(stems) => stems,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let message = format!("{} is no data directory of lotlogd: it has no lots/", data_dir.display());
             return Err(Failure::data(message));
@@ -142,15 +135,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Err(error) => return Err(Failure::reading(&dir, &error)),
     };
     let mut lots = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| Failure::reading(&dir, &error))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let stem = name.and_then(|name| name.strip_suffix(".jsonl"));
-        let Some(id) = stem.and_then(decode_stem) else { continue };
-        match survey(id, &path) {
-            Ok(lot) => lots.push(lot),
-            // Renamed by a rotation in this very moment.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    for stem in stems {
+        let (Some(id), path) = (decode_stem(&stem), dir.join(format!("{stem}.jsonl"))) else { continue };
+        match shelf::open(&data_dir, &stem).and_then(|shelf| survey(id, shelf)) {
+            Ok(lot) => lots.extend(lot),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 eprintln_quietly(&format!("lotlog: passed over: {}: {error}", path.display()));
             }
@@ -166,8 +154,26 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))
 }
 
-fn survey(lot: String, path: &Path) -> io::Result<Lot> {
-    let mut file = open(path)?;
+/// Reads all of a lot; `None` where it has no file, like an archive that retention has emptied.
+fn survey(lot: String, mut shelf: Shelf) -> io::Result<Option<Lot>> {
+    if shelf.is_empty() {
+        return Ok(None);
+    }
+    let mut all = Lot { lot, records: 0, bytes: 0, archived: 0, last: None };
+    for number in std::mem::take(&mut shelf.archived) {
+        if let Some(mut archived) = shelf.archived(number)? {
+            all.archived += 1;
+            add(&mut all, &mut archived.file)?;
+        }
+    }
+    if let Some(mut live) = shelf.live {
+        add(&mut all, &mut live)?;
+    }
+    Ok(Some(all))
+}
+
+/// Adds what is in one of a lot's files.
+fn add(lot: &mut Lot, file: &mut File) -> io::Result<()> {
     let mut chunk = vec![0u8; CHUNK_BYTES];
     let (mut at, mut records, mut bytes, mut last_start) = (0u64, 0u64, 0u64, 0u64);
     loop {
@@ -184,15 +190,16 @@ fn survey(lot: String, path: &Path) -> io::Result<Lot> {
         }
         at += count as u64;
     }
-    let mut last = None;
-    if bytes - last_start <= MAX_LAST_RECORD_BYTES {
+    lot.records += records;
+    lot.bytes += bytes;
+    if bytes > 0 && bytes - last_start <= MAX_LAST_RECORD_BYTES {
         file.seek(SeekFrom::Start(last_start))?;
         let mut line = Vec::new();
         file.take(bytes - last_start).read_to_end(&mut line)?;
         let record: Option<Value> = serde_json::from_slice(&line).ok();
-        last = record.and_then(|record| record.get("timestamp")?.as_str().map(str::to_owned));
+        lot.last = record.and_then(|record| record.get("timestamp")?.as_str().map(str::to_owned));
     }
-    Ok(Lot { lot, records, bytes, last })
+    Ok(())
 }
 
 fn table(lots: &[Lot]) -> String {
@@ -201,11 +208,13 @@ fn table(lots: &[Lot]) -> String {
         if lot.lot.chars().any(char::is_control) { format!("{:?}", lot.lot) } else { lot.lot.clone() }
     };
     let width = lots.iter().map(|lot| shown(lot).chars().count()).max().unwrap_or(0).max(3);
-    let mut text = format!("{:width$}  {:>12}  {:>10}  LAST RECORD\n", "LOT", "RECORDS", "BYTES");
+    let mut text =
+        format!("{:width$}  {:>12}  {:>10}  {:>8}  LAST RECORD\n", "LOT", "RECORDS", "BYTES", "ARCHIVED");
     for lot in lots {
         let last = lot.last.as_deref().unwrap_or("-");
         let (records, bytes) = (units::count(lot.records), units::bytes(lot.bytes));
-        text += &format!("{:width$}  {records:>12}  {bytes:>10}  {last}\n", shown(lot));
+        let archived = units::count(lot.archived);
+        text += &format!("{:width$}  {records:>12}  {bytes:>10}  {archived:>8}  {last}\n", shown(lot));
     }
     text
 }

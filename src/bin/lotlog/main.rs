@@ -13,6 +13,7 @@ mod own_daemon;
 mod pages;
 mod reload;
 mod requests;
+mod rotate;
 mod send;
 mod spool;
 mod status;
@@ -60,6 +61,8 @@ enum Command {
     Tail(tail::Args),
     /// Have the daemon reopen the lot files, and wait for it.
     Reload(reload::Args),
+    /// Have the daemon move lot files into the archive, and wait for it.
+    Rotate(rotate::Args),
     /// Say what is wrong with a data directory, if anything is.
     Verify(verify::Args),
     /// Measure a daemon with the canonical workload.
@@ -108,6 +111,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Cat(args) => cat::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Rotate(args) => rotate::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => pages::completions(&args),

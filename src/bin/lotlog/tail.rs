@@ -1,19 +1,21 @@
 //! `lotlog tail`: a lot's last records, and with `-f` those that follow, through renames and truncation.
 //! Whole lines only. Looks at the file several times a second: no watch can be missed or run out.
 
+use std::collections::VecDeque;
 use std::fs::{File, Metadata};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lotlog::shelf::{Shelf, open_regular};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cat::{Trouble, copy};
 use crate::failure::Failure;
-use crate::lots::{Place, open, opening, start_of_last, whole_lines_end};
+use crate::lots::{Place, no_such_lot, start_of_last, whole_lines_end};
 use crate::summary::eprintln_quietly;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -35,23 +37,29 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let path = args.place.lot_file(&args.lot)?;
-    let opened = match open(&path) {
-        Ok(file) => Some(file),
-        Err(error) if args.follow && error.kind() == io::ErrorKind::NotFound => {
-            eprintln_quietly(&format!(
-                "lotlog: waiting for lot `{}`: there is no {} yet",
-                args.lot,
-                path.display()
-            ));
-            None
-        }
-        Err(error) => return Err(opening(&args.lot, &path, &error)),
-    };
+    let (path, mut shelf) = args.place.shelf(&args.lot)?;
+    if shelf.is_empty() && !args.follow {
+        return Err(no_such_lot(&args.lot, &path));
+    }
+    if shelf.is_empty() {
+        let wait = format!("lotlog: waiting for lot `{}`: there is no {} yet", args.lot, path.display());
+        eprintln_quietly(&wait);
+    }
     let mut follower = Follower { path, file: None };
-    if let Some(mut file) = opened {
+    let mut live = None;
+    let mut wanted = args.lines;
+    if let Some(mut file) = shelf.live.take() {
         let size = file.metadata().map_err(|error| follower.reading(&error))?.len();
-        let at = start_of_last(&mut file, size, args.lines).map_err(|error| follower.reading(&error))?;
+        let at = start_of_last(&mut file, size, wanted).map_err(|error| follower.reading(&error))?;
+        if at == 0 {
+            wanted -= lines_of(&mut file, wanted).map_err(|error| follower.reading(&error))?;
+        } else {
+            wanted = 0;
+        }
+        live = Some((file, at));
+    }
+    before_live(&shelf, wanted)?;
+    if let Some((file, at)) = live {
         follower.take(file, at)?;
     }
     if !args.follow {
@@ -66,6 +74,58 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         follower.look()?;
     }
     Ok(())
+}
+
+/// How many whole lines a file has, if it has no more than `most`.
+fn lines_of(file: &mut File, most: u64) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut lines = 0;
+    let mut reader = io::BufReader::new(file);
+    while lines < most {
+        let mut line = Vec::new();
+        if reader.read_until(b'\n', &mut line)? == 0 || line.last() != Some(&b'\n') {
+            break;
+        }
+        lines += 1;
+    }
+    Ok(lines)
+}
+
+/// Prints the last `wanted` lines of the archive.
+fn before_live(shelf: &Shelf, mut wanted: u64) -> Result<(), Failure> {
+    let mut pieces: Vec<VecDeque<Vec<u8>>> = Vec::new();
+    for number in shelf.archived.iter().rev() {
+        if wanted == 0 {
+            break;
+        }
+        let opened =
+            shelf.archived(*number).map_err(|error| Failure::reading(Path::new("archive"), &error))?;
+        let Some(archived) = opened else { continue };
+        let lines =
+            last_lines(archived.file, wanted).map_err(|error| Failure::reading(&archived.path, &error))?;
+        wanted -= lines.len() as u64;
+        pieces.push(lines);
+    }
+    let mut out = io::stdout().lock();
+    for line in pieces.iter().rev().flatten() {
+        out.write_all(line).map_err(|error| Failure::output(&error))?;
+    }
+    out.flush().map_err(|error| Failure::output(&error))
+}
+
+/// The last `most` lines of what can only be read from its start.
+fn last_lines(file: impl Read, most: u64) -> io::Result<VecDeque<Vec<u8>>> {
+    let mut lines: VecDeque<Vec<u8>> = VecDeque::new();
+    let mut reader = io::BufReader::with_capacity(256 << 10, file);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        lines.push_back(std::mem::take(&mut line));
+        if lines.len() as u64 > most {
+            line = lines.pop_front().unwrap_or_default();
+            line.clear();
+        }
+    }
+    Ok(lines)
 }
 
 /// Waits a moment; true once nobody can read standard output any more.
@@ -111,7 +171,7 @@ impl Follower {
     }
 
     fn look(&mut self) -> Result<(), Failure> {
-        let now_there = open(&self.path).and_then(|file| Ok((file.metadata()?, file)));
+        let now_there = open_regular(&self.path).and_then(|file| Ok((file.metadata()?, file)));
         if let Some((file, at)) = self.file.take() {
             let held = file.metadata().map_err(|error| self.reading(&error))?;
             let at = if held.len() < at {

@@ -106,9 +106,14 @@ fn human(report: &Report) -> String {
         text += &format!("... and {} more notes\n", report.further_notes);
     }
     text += &format!(
-        "{}: {} lots, {} records in {} batches, {}; {} batches compared with the journal{}{}{}\n",
+        "{}: {} lots{}, {} records in {} batches, {}; {} batches compared with the journal{}{}{}\n",
         if report.is_good() { "good" } else { "NOT good" },
         units::count(report.lots),
+        if report.archived > 0 {
+            format!(" and {} archived files", units::count(report.archived))
+        } else {
+            String::new()
+        },
         units::count(report.records),
         units::count(report.batches),
         units::bytes(report.bytes),

@@ -42,7 +42,13 @@ enum NameOp {
     Link(String, u64),
     Rename(String, String),
     Unlink(String),
+    /// The two halves of a move between directories: the name there, the file, and which directory the other is in.
+    MoveIn(String, u64, Half),
+    MoveOut(String, u64),
 }
+
+/// Where a file was moved from: the directory and its name there.
+type Half = (String, String);
 
 fn apply(names: &mut Names, op: &NameOp) {
     match op {
@@ -52,7 +58,8 @@ fn apply(names: &mut Names, op: &NameOp) {
                 names.insert(to.clone(), inode);
             }
         }
-        NameOp::Unlink(name) => drop(names.remove(name)),
+        NameOp::Unlink(name) | NameOp::MoveOut(name, _) => drop(names.remove(name)),
+        NameOp::MoveIn(name, inode, _) => drop(names.insert(name.clone(), *inode)),
     }
 }
 
@@ -63,13 +70,17 @@ struct Directory {
     ops: Vec<NameOp>,
 }
 
+/// Those that are always there.
 const DIRS: [Dir; 4] = [Dir::Data, Dir::Lots, Dir::Journal, Dir::Quarantine];
+/// What stands for a directory among names.
+const A_DIRECTORY: u64 = 0;
 
 /// Everything on the disk, and in the cache above it. Clones share what neither has changed.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     inodes: BTreeMap<u64, Arc<Inode>>,
-    dirs: [Directory; DIRS.len()],
+    /// By path, each with a slash at its end.
+    dirs: BTreeMap<String, Directory>,
     next_inode: u64,
     pub free_bytes: u64,
     pub boot: u64,
@@ -98,15 +109,18 @@ pub struct SimDisk {
 
 impl World {
     pub fn new() -> World {
-        World { free_bytes: 1 << 40, next_inode: 1, ..World::default() }
+        let dirs = DIRS.map(|dir| (dir.prefix().to_owned(), Directory::default())).into();
+        World { free_bytes: 1 << 40, next_inode: 1, dirs, ..World::default() }
     }
 
-    fn dir(&self, dir: Dir) -> &Directory {
-        &self.dirs[DIRS.iter().position(|d| *d == dir).unwrap()]
+    fn dir_mut(&mut self, path: &str) -> &mut Directory {
+        self.dirs.get_mut(path).unwrap()
     }
 
-    fn dir_mut(&mut self, dir: Dir) -> &mut Directory {
-        &mut self.dirs[DIRS.iter().position(|d| *d == dir).unwrap()]
+    /// What has a name, if anything has.
+    fn find(&self, dir: Dir, name: &str) -> Option<u64> {
+        let (path, name) = place(dir, name);
+        self.dirs.get(&path)?.cached.get(name).copied()
     }
 
     fn inode(&mut self, id: u64) -> &mut Inode {
@@ -114,23 +128,27 @@ impl World {
     }
 
     fn named(&mut self, dir: Dir, name: &str) -> &mut Inode {
-        let id = self.dir(dir).cached[name];
+        let id = self.find(dir, name).unwrap();
         self.inode(id)
     }
 
-    fn op(&mut self, dir: Dir, op: NameOp) {
-        let d = self.dir_mut(dir);
+    fn op(&mut self, path: &str, op: NameOp) {
+        let d = self.dir_mut(path);
         apply(&mut d.cached, &op);
         d.ops.push(op);
     }
 
     /// What a reader sees of a file.
     pub fn read(&self, dir: Dir, name: &str) -> Option<Vec<u8>> {
-        Some(self.inodes[self.dir(dir).cached.get(name)?].content())
+        Some(self.inodes[&self.find(dir, name)?].content())
     }
 
     pub fn names(&self, dir: Dir) -> Vec<String> {
-        self.dir(dir).cached.keys().cloned().collect()
+        self.names_below(dir, None).unwrap_or_default()
+    }
+
+    pub fn names_below(&self, dir: Dir, sub: Option<&str>) -> Option<Vec<String>> {
+        Some(self.dirs.get(&path_of(dir, sub))?.cached.keys().cloned().collect())
     }
 
     /// Somebody else's hand: changes a file in place, and syncs it.
@@ -147,14 +165,14 @@ impl World {
 
     /// Somebody else's hand: removes a name.
     pub fn remove(&mut self, dir: Dir, name: &str) {
-        let d = self.dir_mut(dir);
+        let d = self.dir_mut(dir.prefix());
         d.cached.remove(name);
         d.durable.remove(name);
     }
 
     /// Somebody else's hand: renames.
     pub fn rename(&mut self, dir: Dir, from: &str, to: &str) {
-        let d = self.dir_mut(dir);
+        let d = self.dir_mut(dir.prefix());
         for names in [&mut d.cached, &mut d.durable] {
             if let Some(id) = names.remove(from) {
                 names.insert(to.to_owned(), id);
@@ -192,11 +210,12 @@ impl World {
     /// Forgets files that have no name any more, nor could get one back.
     fn collect(&mut self) {
         let mut used: Vec<u64> = Vec::new();
-        for d in &self.dirs {
+        for d in self.dirs.values() {
             used.extend(d.cached.values().chain(d.durable.values()));
-            used.extend(
-                d.ops.iter().filter_map(|op| if let NameOp::Link(_, id) = op { Some(id) } else { None }),
-            );
+            used.extend(d.ops.iter().filter_map(|op| match op {
+                NameOp::Link(_, id) | NameOp::MoveIn(_, id, _) => Some(id),
+                _ => None,
+            }));
         }
         self.inodes.retain(|id, _| used.contains(id));
     }
@@ -214,12 +233,72 @@ impl World {
             after.inodes.insert(*id, Arc::new(inode.after_cut(random)));
         }
         let in_order = random.chance(60);
-        for (d, after) in self.dirs.iter().zip(&mut after.dirs) {
+        let mut left: BTreeMap<&String, Names> = BTreeMap::new();
+        for (path, d) in &self.dirs {
             let names = if in_order { ordered(d, random) } else { each_name_for_itself(d, random) };
-            *after = Directory { cached: names.clone(), durable: names, ops: Vec::new() };
+            // One whose own name did not reach the disk is gone with all that is in it.
+            let (parent, own) =
+                path.trim_end_matches('/').rsplit_once('/').map_or(("", &**path), |(p, own)| (p, own));
+            let parent = if parent.is_empty() { String::new() } else { format!("{parent}/") };
+            let base = DIRS.iter().any(|dir| dir.prefix() == path);
+            if base || left.get(&parent).is_some_and(|names| names.contains_key(own.trim_end_matches('/'))) {
+                left.insert(path, names);
+            }
+        }
+        self.hold_moves_together(&mut left, in_order, random);
+        for (path, names) in left {
+            after
+                .dirs
+                .insert(path.clone(), Directory { cached: names.clone(), durable: names, ops: Vec::new() });
         }
         after.collect();
         after
+    }
+
+    /// A rename between directories is one step: a file is here or there. Here *and* there is possible where the file
+    /// system makes two steps of it.
+    fn hold_moves_together(&self, left: &mut BTreeMap<&String, Names>, in_order: bool, random: &mut Random) {
+        for (path, d) in &self.dirs {
+            for op in &d.ops {
+                let NameOp::MoveIn(to, id, (from_path, from)) = op else { continue };
+                let there = left.get(path).is_some_and(|names| names.get(to) == Some(id));
+                let Some(names) = left.get_mut(from_path) else { continue };
+                let here = names.get(from) == Some(id);
+                if !here && !there {
+                    match names.get(from) {
+                        None => drop(names.insert(from.clone(), *id)),
+                        Some(_) => drop(left.get_mut(path).and_then(|names| names.insert(to.clone(), *id))),
+                    }
+                } else if here && there && (in_order || random.chance(50)) {
+                    names.remove(from);
+                }
+            }
+        }
+        for (path, d) in &self.dirs {
+            for op in &d.ops {
+                // The other half is durable already.
+                let NameOp::MoveOut(from, id) = op else { continue };
+                let there =
+                    self.dirs.iter().any(|(at, d)| at != path && d.durable.values().any(|other| other == id));
+                let names = left.get_mut(path);
+                if let Some(names) = names.filter(|names| there && in_order && names.get(from) == Some(id)) {
+                    names.remove(from);
+                }
+            }
+        }
+    }
+}
+
+/// The path of a directory, or of one below it.
+fn path_of(dir: Dir, sub: Option<&str>) -> String {
+    dir.prefix().to_owned() + &sub.map_or(String::new(), |sub| format!("{sub}/"))
+}
+
+/// The path of a file's directory, and its name there.
+fn place(dir: Dir, name: &str) -> (String, &str) {
+    match name.split_once('/') {
+        Some((sub, name)) => (path_of(dir, Some(sub)), name),
+        None => (path_of(dir, None), name),
     }
 }
 
@@ -238,7 +317,10 @@ fn each_name_for_itself(d: &Directory, random: &mut Random) -> Names {
     let mut was: BTreeMap<String, Vec<Option<u64>>> = BTreeMap::new();
     for op in &d.ops {
         let touched: &[&String] = match op {
-            NameOp::Link(name, _) | NameOp::Unlink(name) => &[name],
+            NameOp::Link(name, _)
+            | NameOp::Unlink(name)
+            | NameOp::MoveIn(name, ..)
+            | NameOp::MoveOut(name, _) => &[name],
             NameOp::Rename(from, to) => &[from, to],
         };
         let before = names.clone();
@@ -295,7 +377,6 @@ impl SimDisk {
 
 struct SimFile {
     disk: SimDisk,
-    dir: Dir,
     inode: u64,
     append: bool,
     /// The name it was opened by.
@@ -322,17 +403,21 @@ impl Disk for SimDisk {
     fn open(&self, dir: Dir, name: &str, how: How) -> io::Result<Box<dyn DiskFile>> {
         let path = format!("{}{name}", dir.prefix());
         self.looks(|| format!("open {path}"))?;
-        let existing = self.world.lock().unwrap().dir(dir).cached.get(name).copied();
+        let existing = self.world.lock().unwrap().find(dir, name);
         let inode = match (how, existing) {
             (How::Read | How::Append, None) => return Err(io::ErrorKind::NotFound.into()),
             (How::CreateAppend, Some(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
             (How::CreateAppend | How::Write | How::Replace, None) => {
+                let (parent, own) = place(dir, name);
+                if !self.world.lock().unwrap().dirs.contains_key(&parent) {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
                 self.call(&format!("create {path}"))?;
                 let mut world = self.world.lock().unwrap();
                 world.next_inode += 1;
                 let id = world.next_inode;
                 world.inodes.insert(id, Arc::default());
-                world.op(dir, NameOp::Link(name.to_owned(), id));
+                world.op(&parent, NameOp::Link(own.to_owned(), id));
                 id
             }
             (How::Replace, Some(id)) => {
@@ -345,48 +430,83 @@ impl Disk for SimDisk {
         let append = matches!(how, How::Append | How::CreateAppend);
         // An error that nobody was told of is told to who opens the file next.
         let told = AtomicU64::new(self.world.lock().unwrap().inodes[&inode].told);
-        Ok(Box::new(SimFile { disk: self.clone(), dir, inode, append, name: path, told }))
+        Ok(Box::new(SimFile { disk: self.clone(), inode, append, name: path, told }))
     }
 
     fn stat(&self, dir: Dir, name: &str) -> io::Result<Option<Stat>> {
         self.looks(|| format!("stat {}{name}", dir.prefix()))?;
         let world = self.world.lock().unwrap();
-        let id = world.dir(dir).cached.get(name);
-        Ok(id.map(|id| Stat { bytes: world.inodes[id].length as u64, id: (1, *id), links: 1, regular: true }))
+        let id = world.find(dir, name);
+        Ok(id.map(|id| Stat { bytes: world.inodes[&id].length as u64, id: (1, id), links: 1, regular: true }))
     }
 
-    fn list(&self, dir: Dir) -> io::Result<Vec<String>> {
-        self.looks(|| format!("list {}", dir.prefix()))?;
-        Ok(self.world.lock().unwrap().names(dir))
+    fn list(&self, dir: Dir, sub: Option<&str>) -> io::Result<Vec<String>> {
+        self.looks(|| format!("list {}", path_of(dir, sub)))?;
+        self.world.lock().unwrap().names_below(dir, sub).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn make_dir(&self, dir: Dir, name: &str) -> io::Result<bool> {
+        let path = format!("{}{name}/", dir.prefix());
+        if self.world.lock().unwrap().dirs.contains_key(&path) {
+            return Ok(false);
+        }
+        self.call(&format!("mkdir {path}"))?;
+        let mut world = self.world.lock().unwrap();
+        world.op(dir.prefix(), NameOp::Link(name.to_owned(), A_DIRECTORY));
+        world.dirs.insert(path, Directory::default());
+        Ok(true)
+    }
+
+    fn archive(&self, from: &str, to: &str) -> io::Result<()> {
+        self.call(&format!("move archive/{to}"))?;
+        let mut world = self.world.lock().unwrap();
+        let id = world.find(Dir::Lots, from).ok_or(io::ErrorKind::NotFound)?;
+        if world.find(Dir::Archive, to).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (path, to) = place(Dir::Archive, to);
+        if !world.dirs.contains_key(&path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let lots = Dir::Lots.prefix();
+        world.op(lots, NameOp::MoveOut(from.to_owned(), id));
+        world.op(&path, NameOp::MoveIn(to.to_owned(), id, (lots.to_owned(), from.to_owned())));
+        Ok(())
     }
 
     fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> io::Result<()> {
         self.call(&format!("rename {}{to}", dir.prefix()))?;
         let mut world = self.world.lock().unwrap();
-        if !world.dir(dir).cached.contains_key(from) {
+        if world.find(dir, from).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        if !replace && world.dir(dir).cached.contains_key(to) {
+        if !replace && world.find(dir, to).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        world.op(dir, NameOp::Rename(from.to_owned(), to.to_owned()));
+        let ((path, from), (_, to)) = (place(dir, from), place(dir, to));
+        world.op(&path, NameOp::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn unlink(&self, dir: Dir, name: &str) -> io::Result<()> {
         self.call(&format!("unlink {}{name}", dir.prefix()))?;
         let mut world = self.world.lock().unwrap();
-        if !world.dir(dir).cached.contains_key(name) {
+        if world.find(dir, name).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        world.op(dir, NameOp::Unlink(name.to_owned()));
+        let (path, name) = place(dir, name);
+        world.op(&path, NameOp::Unlink(name.to_owned()));
         Ok(())
     }
 
-    fn sync_dir(&self, dir: Dir) -> io::Result<()> {
-        self.call(&format!("sync {}", dir.prefix()))?;
+    fn sync_dir(&self, dir: Dir, sub: Option<&str>) -> io::Result<()> {
+        let path = path_of(dir, sub);
+        if !self.world.lock().unwrap().dirs.contains_key(&path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.call(&format!("sync {path}"))?;
         let mut world = self.world.lock().unwrap();
-        let d = world.dir_mut(dir);
+        let d = world.dir_mut(&path);
         d.durable = d.cached.clone();
         d.ops.clear();
         Ok(())
@@ -406,11 +526,11 @@ impl SimFile {
     /// A call by the name that the file has now.
     fn named(&self, verb: &str) -> String {
         let world = self.disk.world.lock().unwrap();
-        let name = world.dir(self.dir).cached.iter().find(|(_, id)| **id == self.inode);
-        match name {
-            Some((name, _)) => format!("{verb} {}{name}", self.dir.prefix()),
-            None => format!("{verb} {}", self.name),
-        }
+        let named = |(path, d): (&String, &Directory)| {
+            let name = d.cached.iter().find(|(_, id)| **id == self.inode);
+            name.map(|(name, _)| format!("{verb} {path}{name}"))
+        };
+        world.dirs.iter().find_map(named).unwrap_or_else(|| format!("{verb} {}", self.name))
     }
 }
 
@@ -478,7 +598,8 @@ impl DiskFile for SimFile {
     fn stat(&self) -> io::Result<Stat> {
         self.disk.looks(|| self.named("fstat"))?;
         let world = self.disk.world.lock().unwrap();
-        let links = world.dirs.iter().flat_map(|d| d.cached.values()).filter(|id| **id == self.inode).count();
+        let links =
+            world.dirs.values().flat_map(|d| d.cached.values()).filter(|id| **id == self.inode).count();
         let bytes = world.inodes[&self.inode].length as u64;
         Ok(Stat { bytes, id: (1, self.inode), links: links as u64, regular: true })
     }
@@ -486,5 +607,16 @@ impl DiskFile for SimFile {
     fn drop_cache(&self) -> io::Result<()> {
         self.disk.world.lock().unwrap().inode(self.inode).drop_pages();
         Ok(())
+    }
+
+    fn set_note(&self, note: &str) -> io::Result<()> {
+        self.disk.call(&self.named("note"))?;
+        self.disk.world.lock().unwrap().inode(self.inode).note = Some(note.to_owned());
+        Ok(())
+    }
+
+    fn note(&self) -> io::Result<Option<String>> {
+        self.disk.looks(|| self.named("ask"))?;
+        Ok(self.disk.world.lock().unwrap().inodes[&self.inode].note.clone())
     }
 }

@@ -71,6 +71,9 @@ pub struct Inode {
     /// Failed write-backs so far, and how many of them somebody was told of.
     pub errors: u64,
     pub told: u64,
+    /// Its extended attribute, as a reader sees it and as the disk has it.
+    pub note: Option<String>,
+    disk_note: Option<String>,
 }
 
 fn pages_of(length: usize) -> usize {
@@ -164,6 +167,7 @@ impl Inode {
         self.pages.truncate(kept);
         self.disk_length = self.length;
         self.lengths.clear();
+        self.disk_note = self.note.clone();
     }
 
     /// A sync that fails: some of the dirty pages are lost, the others written.
@@ -244,7 +248,8 @@ impl Inode {
         }
         let page = |bytes: Bytes| Page { cached: bytes.clone(), disk: bytes, ..Page::default() };
         let pages = pages.into_iter().map(page).collect();
-        Inode { pages, length, disk_length: length, ..Inode::default() }
+        let note = if random.chance(50) { self.note.clone() } else { self.disk_note.clone() };
+        Inode { pages, length, disk_length: length, disk_note: note.clone(), note, ..Inode::default() }
     }
 }
 

@@ -167,11 +167,24 @@ pub fn unread() -> Ticket {
     Ticket::unread()
 }
 
-/// The lots as a reader finds them, whole lines only.
+/// The lots as a reader finds them, whole lines only: what is in the archive, then what is in `lots/`.
 pub fn lots(world: &World) -> Lots {
-    let stems = world.names(Dir::Lots);
-    let stems = stems.iter().filter_map(|name| Some((name.strip_suffix(".jsonl")?, name)));
-    stems.map(|(stem, name)| (stem.to_owned(), whole_lines(world.read(Dir::Lots, name).unwrap()))).collect()
+    let mut lots = Lots::new();
+    for dir in world.names(Dir::Archive) {
+        let files = world.names_below(Dir::Archive, Some(&dir)).unwrap();
+        let bytes = files.iter().flat_map(|name| world.read(Dir::Archive, &format!("{dir}/{name}")).unwrap());
+        let bytes: Vec<u8> = bytes.collect();
+        if !files.is_empty() {
+            lots.insert(dir.strip_prefix("lot=").unwrap().to_owned(), bytes);
+        }
+    }
+    for name in world.names(Dir::Lots) {
+        if let Some(stem) = name.strip_suffix(".jsonl") {
+            let lines = whole_lines(world.read(Dir::Lots, &name).unwrap());
+            lots.entry(stem.to_owned()).or_default().extend(lines);
+        }
+    }
+    lots
 }
 
 /// The numbers of the batches of each session that stand in lot files.

@@ -1,0 +1,147 @@
+//! `archive/`: what a lot's finished files are called, and how they get there. A file is moved in one step, and both
+//! directories are synced before anything else happens to its lot. Knows nothing of what is due, or why.
+//!
+//! Between the move and those syncs `journal/rotating` names what is moved: a start that finds it makes the moves
+//! durable before it takes a batch, because a batch for a new file of the lot must never meet the old one in its place.
+
+use std::io;
+
+use crate::lots;
+use crate::rebase::{parse_lines, write_lines};
+use crate::storage::{Dir, Storage, StorageError};
+
+/// The archive below DATA.
+pub const ARCHIVE_DIR: &str = "archive";
+/// What the directory of a lot's files begins with: `archive/lot=<stem>`.
+pub const LOT_DIR_PREFIX: &str = "lot=";
+/// Suffix of a file as it was moved.
+pub const PLAIN_SUFFIX: &str = ".jsonl";
+/// Names what is being moved.
+pub const ROTATING_NAME: &str = "rotating";
+/// Digits of a file's number: any of 64 bits, so that names sort as numbers do.
+const DIGITS: usize = 20;
+
+/// The directory of a lot's files, below `archive/`.
+pub fn lot_dir(stem: &str) -> String {
+    format!("{LOT_DIR_PREFIX}{stem}")
+}
+
+/// The name of a file, as it was moved: the lsn of its first batch, or a number behind the file before it.
+pub fn plain_name(number: u64) -> String {
+    format!("{number:0DIGITS$}{PLAIN_SUFFIX}")
+}
+
+/// The number in the name of an archived file.
+pub fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(PLAIN_SUFFIX)?;
+    (digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// A file on its way into the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The lot.
+    pub stem: String,
+    /// The number that it gets.
+    pub number: u64,
+}
+
+impl Move {
+    /// Its place below `archive/`.
+    pub fn place(&self) -> String {
+        format!("{}/{}", lot_dir(&self.stem), plain_name(self.number))
+    }
+}
+
+/// The number of a lot's newest archived file.
+///
+/// # Errors
+/// Of the storage.
+pub fn newest(storage: &Storage, stem: &str) -> Result<Option<u64>, StorageError> {
+    let dir = lot_dir(stem);
+    match storage.ask(|| format!("listing of archive/{dir}"), |disk| disk.list(Dir::Archive, Some(&dir))) {
+        Ok(names) => Ok(names.iter().filter_map(|name| number_of(name)).max()),
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the directories that these moves need, durably.
+///
+/// # Errors
+/// Of the storage.
+pub fn make_dirs(storage: &Storage, moves: &[Move]) -> Result<(), StorageError> {
+    let make = |dir: Dir, name: &str| {
+        storage.change(|| format!("making of DATA/{}{name}", dir.prefix()), |disk| disk.make_dir(dir, name))
+    };
+    // One that is there may have been made by a start that died before its sync.
+    make(Dir::Data, ARCHIVE_DIR)?;
+    for moved in moves {
+        make(Dir::Archive, &lot_dir(&moved.stem))?;
+    }
+    storage.sync_dir(Dir::Archive)?;
+    storage.sync_dir(Dir::Data)
+}
+
+/// Says, durably, what is about to be moved.
+///
+/// # Errors
+/// Of the storage.
+pub fn announce(storage: &Storage, moves: &[Move]) -> Result<(), StorageError> {
+    write_lines(storage, ROTATING_NAME, "moves", moves.iter().map(|m| (m.stem.as_str(), m.number)))
+}
+
+/// Moves one file. What cannot be moved stays where it is.
+///
+/// # Errors
+/// Of the storage.
+pub fn carry_out(storage: &Storage, moved: &Move) -> Result<(), StorageError> {
+    let (from, to) = (lots::file_name(&moved.stem), moved.place());
+    storage.change(|| format!("rename of lots/{from} to archive/{to}"), |disk| disk.archive(&from, &to))
+}
+
+/// Makes the moves durable: where the files are before where they are no more.
+///
+/// # Errors
+/// Of the storage: the disk has failed.
+pub fn settle(storage: &Storage, moves: &[Move]) -> Result<(), StorageError> {
+    for moved in moves {
+        storage.sync_below(Dir::Archive, Some(&lot_dir(&moved.stem)))?;
+    }
+    storage.sync_dir(Dir::Lots)
+}
+
+/// Forgets what was announced. Come back after a power cut it changes nothing.
+///
+/// # Errors
+/// Of the storage.
+pub fn conclude(storage: &Storage) -> Result<(), StorageError> {
+    storage.unlink(Dir::Journal, ROTATING_NAME)
+}
+
+/// What a start does about moves that a crash may have left half done: those that were made are made durable.
+///
+/// # Errors
+/// Of the storage.
+pub fn finish(storage: &Storage) -> Result<(), StorageError> {
+    let Some(announced) = parse_lines(storage, ROTATING_NAME, |head| head == "moves")? else { return Ok(()) };
+    let mut made = Vec::new();
+    for (stem, number) in announced {
+        let moved = Move { stem, number };
+        let Some(there) = storage.stat(Dir::Archive, &moved.place())? else { continue };
+        let name = lots::file_name(&moved.stem);
+        // Some file systems make a name and remove the other in two steps.
+        if storage.stat(Dir::Lots, &name)?.is_some_and(|stat| stat.id == there.id) {
+            storage.sync_below(Dir::Archive, Some(&lot_dir(&moved.stem)))?;
+            storage.unlink(Dir::Lots, &name)?;
+        }
+        made.push(moved);
+    }
+    if !made.is_empty() {
+        tracing::info!(files = made.len(), "files that were on their way into the archive are there");
+        storage.sync_dir(Dir::Archive)?;
+        storage.sync_dir(Dir::Data)?;
+        settle(storage, &made)?;
+    }
+    conclude(storage)
+}

@@ -1,0 +1,39 @@
+//! `lotlog rotate`: has the daemon move a lot's file, or every lot's, into the archive.
+
+use crate::Daemon;
+use crate::failure::Failure;
+use crate::reload::order;
+use crate::units;
+
+/// Move a lot's file into the archive: lots/LOT.jsonl becomes archive/lot=LOT/NUMBER.jsonl.
+///
+/// Returns when that is durable; the lot's next record begins a new file. For root and the daemon's own user.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The lot's id, as it was sent (not its file name)
+    #[arg(value_name = "LOT", required_unless_present = "all", conflicts_with = "all")]
+    lot: Option<String>,
+    /// Every lot
+    #[arg(long)]
+    all: bool,
+    /// The daemon's answer as it came: one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let request = match &args.lot {
+        Some(lot) => serde_json::json!({ "op": "rotate", "lot_id": lot }),
+        None => serde_json::json!({ "op": "rotate", "all": true }),
+    };
+    order(&args.daemon, &request.to_string(), args.json, |reply| {
+        let skipped = reply.skipped.unwrap_or(0);
+        let beside = match skipped {
+            0 => String::new(),
+            _ => format!("; {} could not be, see the daemon's log", units::count(skipped)),
+        };
+        format!("rotated {} files into archive/{beside}", units::count(reply.rotated.unwrap_or(0)))
+    })
+}
