@@ -242,7 +242,7 @@ impl Default for Limits {
             max_nesting: 64,
             max_requests_in_flight: 256,
             max_bytes_in_flight: 64 << 20,
-            max_bytes_in_flight_per_user: 256 << 10,
+            max_bytes_in_flight_per_user: 128 << 10,
             max_connections: 4096,
             max_connections_per_user: 3072,
             max_lingering: 64,

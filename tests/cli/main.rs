@@ -8,6 +8,7 @@ mod reading;
 mod sending;
 mod session;
 mod spool;
+mod top;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

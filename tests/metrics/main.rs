@@ -6,5 +6,7 @@
 mod common;
 mod hostile;
 mod page;
+mod prometheus;
+mod rules;
 mod scraper;
 mod settings;

@@ -21,9 +21,12 @@ mod summary;
 mod sync;
 mod table;
 mod tail;
+mod terminal;
+mod top;
 mod units;
 mod usage;
 mod verify;
+mod view;
 mod workload;
 
 use std::path::PathBuf;
@@ -51,6 +54,8 @@ enum Command {
     Send(send::Args),
     /// Show how the daemon is doing.
     Status(status::Args),
+    /// Show how the daemon is doing, live.
+    Top(top::Args),
     /// Wait until everything the daemon accepted is on disk and in the lot files.
     Sync(sync::Args),
     /// List the lots: records, bytes, time of the last record.
@@ -106,6 +111,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Send(args) => send::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Sync(args) => sync::run(&args),
         Command::Lots(args) => lots::run(&args),
         Command::Cat(args) => cat::run(&args),

@@ -99,7 +99,8 @@ fn show(key: &str, value: &Value) -> String {
     }
 }
 
-fn uptime(seconds: f64) -> String {
+/// A time that the daemon has been up.
+pub fn uptime(seconds: f64) -> String {
     let seconds = seconds as u64;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match seconds {
