@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{
-    Advice, AtFlags, FallocateFlags, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags, XattrFlags,
+    Advice, AtFlags, FallocateFlags, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags,
+    ResolveFlags, XattrFlags,
 };
 
 use crate::storage::{Dir, Disk, DiskFile, How, Stat};
@@ -129,18 +130,15 @@ impl RealDisk {
     /// # Errors
     /// [`TakeError::Io`].
     pub fn look(path: &Path) -> Result<RealDisk, TakeError> {
-        let open = |path: &Path| {
-            rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| take_error(path.to_owned(), e.into()))
-        };
-        let data = open(path)?;
-        let quarantine = open(&path.join("quarantine")).or_else(|_| open(path))?;
+        let data = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| take_error(path.to_owned(), e.into()))?;
+        let open = |name: &str| below(&data, name).map_err(|e| take_error(path.join(name), e));
         Ok(RealDisk {
             path: path.to_owned(),
+            lots: open("lots")?,
+            journal: open("journal")?,
+            quarantine: open("quarantine").or_else(|_| open("."))?,
             data,
-            lots: open(&path.join("lots"))?,
-            journal: open(&path.join("journal"))?,
-            quarantine,
             boot_id: boot_id(),
             _locks: None,
         })
@@ -193,8 +191,23 @@ impl Handle<'_> {
 
 /// Opens a directory below another, never through a symbolic link.
 fn below(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+    open_beneath(dir, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens what lies beneath a directory, whoever has put what into it meanwhile: no symbolic link is followed, and no
+/// name leads out.
+fn open_beneath(dir: &OwnedFd, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    // The kernel takes no mode where nothing may be made.
+    let mode = if flags.contains(OFlags::CREATE) { mode } else { Mode::empty() };
+    match rustix::fs::openat2(dir, name, flags, mode, resolve) {
+        // Before Linux 5.6, or in a sandbox that does not know the call. All names here are of one part, so NOFOLLOW
+        // comes to the same.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+            Ok(rustix::fs::openat(dir, name, flags, mode)?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Locks a file for this process, or says `WouldBlock`. Tries for a moment: `lotlog verify` looks at the lock too.
@@ -269,8 +282,7 @@ impl Disk for RealDisk {
                 How::Replace => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC,
             };
         let (dir, name) = self.place(dir, name)?;
-        let fd = rustix::fs::openat(dir.fd(), name, flags, Mode::from_raw_mode(FILE_MODE))?;
-        let file = fs::File::from(fd);
+        let file = fs::File::from(open_beneath(dir.fd(), name, flags, Mode::from_raw_mode(FILE_MODE))?);
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

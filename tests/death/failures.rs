@@ -32,8 +32,6 @@ fn due(thread: &str, line: &str, error: &str) -> Due {
     let call = line.split('(').next().unwrap();
     let journal = line.contains(".wal>");
     match (call, error) {
-        // The allocator asks how memory is given (glibc, before it shrinks a heap): no call of the storage.
-        ("openat", _) if line.contains("\"/proc/") => Due::Nothing,
         // An interrupted sync may hide a failed write; every other interrupted call is made again.
         ("fdatasync" | "fsync", _) => Due::FailStop,
         (_, "EINTR") => Due::Nothing,
@@ -42,10 +40,10 @@ fn due(thread: &str, line: &str, error: &str) -> Due {
         // Nobody knows what a failed write left in the journal.
         ("pwrite64", _) if thread == "writer" && journal => Due::FailStop,
         ("pwrite64", "EFBIG") => Due::Waits("lot_unavailable"),
-        ("openat", "EACCES") => Due::Refused("lot_unavailable"),
+        ("openat2", "EACCES") => Due::Refused("lot_unavailable"),
         // The journal has the batch: it will be stored.
         ("pwrite64", _) if thread == "writer" => Due::Waits("no_space"),
-        ("openat" | "unlinkat" | "fallocate", _) if thread == "writer" => Due::Refused("no_space"),
+        ("openat2" | "unlinkat" | "fallocate", _) if thread == "writer" => Due::Refused("no_space"),
         _ => Due::Waits("no_space"),
     }
 }
@@ -113,7 +111,7 @@ fn whichever_storage_call_fails_the_right_thing_follows_and_nothing_is_lost_or_d
             for (at, line) in lines.enumerate() {
                 let to_journal = line.contains("/journal");
                 let of_lot: &[&str] = match (*thread, *call, to_journal) {
-                    ("writer", "openat", _) => &OF_ONE_LOT[..1],
+                    ("writer", "openat2", _) => &OF_ONE_LOT[..1],
                     ("writer", "pwrite64", false) => &OF_ONE_LOT[1..],
                     _ => &[],
                 };
@@ -168,7 +166,7 @@ fn each_waiter_of_a_failed_sync_gets_its_own_true_answer_or_none() {
     assert_eq!(daemon.ask(log("first", "synced", "A"))["ok"], true);
     // The next batch opens a new lot, slowly: meanwhile others gather to a group, whose sync is slow and fails.
     // That batch's own sync is small, and nobody there asks for less: the writer makes it itself.
-    let tracer = Tracer::attach(&daemon, "writer", &["openat:delay_enter=700ms:when=2".to_owned()]);
+    let tracer = Tracer::attach(&daemon, "writer", &["openat2:delay_enter=700ms:when=2".to_owned()]);
     let fails = "fdatasync:error=EIO:delay_enter=700ms:when=1".to_owned();
     let of_syncs = Tracer::attach(&daemon, "journal sync", &[fails]);
     let send = |line: String| {

@@ -12,6 +12,7 @@ mod common;
 
 mod calls;
 mod failures;
+mod older;
 mod panics;
 mod recovery;
 mod rounds;

@@ -1,5 +1,5 @@
 //! Panics and other sudden ends: the whole process goes, nobody is told more than is true, and a successor carries
-//! on. A panic is provoked in the real, unchanged daemon: strace forges the result of an `openat` to be the one
+//! on. A panic is provoked in the real, unchanged daemon: strace forges the result of an `openat2` to be the one
 //! descriptor that the standard library refuses with a panic.
 
 use std::os::unix::process::ExitStatusExt;
@@ -27,7 +27,7 @@ fn a_panic_in_any_thread_of_the_vault_ends_the_process_and_nothing_is_lost_or_do
     // The one that syncs the journal opens nothing.
     for thread in THREADS.iter().filter(|thread| **thread != "journal sync") {
         for n in [1, 2] {
-            let injection = format!("openat:{FORGED}:when={n}");
+            let injection = format!("openat2:{FORGED}:when={n}");
             let story = live(thread, BUSY, &[injection], false, seed + n);
             if !story.trace.contains("(INJECTED)") {
                 // A helper may have had less to do this time.
@@ -69,7 +69,8 @@ fn a_background_thread_that_panics_or_fails_takes_an_idle_daemon_with_it() {
         until("two spare segments are ready", || {
             place.data().join("journal/0000000000000003.wal").exists().then_some(())
         });
-        let tracer = Tracer::attach(&daemon, "journal", &[format!("openat:{what}:delay_enter=500ms:when=1")]);
+        let tracer =
+            Tracer::attach(&daemon, "journal", &[format!("openat2:{what}:delay_enter=500ms:when=1")]);
         // Two of them do not fit into one segment: the next is turned to, and another is prepared, slowly.
         for seq in 1..=2 {
             let pad = "x".repeat(150_000);
@@ -100,7 +101,7 @@ fn a_panic_in_recovery_ends_the_process_and_the_next_start_recovers() {
     let seen = lot_files(&place.data());
     let below = ["lots", "journal"].map(|dir| place.data().join(dir));
     for n in [3, 6, 9] {
-        let injections = [format!("openat:{FORGED}:when={n}")];
+        let injections = [format!("openat2:{FORGED}:when={n}")];
         let _sweep = strace::Sweep::of(&place);
         let mut daemon = Daemon::launch(&place, strace::traced(&place, BUSY, &injections, &below));
         let ended = daemon.wait();

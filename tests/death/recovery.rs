@@ -118,7 +118,7 @@ fn recover_until(place: &Arc<Place>, point: Point) -> bool {
     let Point { call, n, after } = point;
     let what = if after { "delay_exit=60s" } else { "signal=SIGKILL" };
     // Calls that name their file are counted below DATA only: the loader and the runtime open files too.
-    let named = ["openat", "fsync", "renameat", "renameat2", "unlinkat"].contains(&call);
+    let named = ["openat2", "fsync", "renameat", "renameat2", "unlinkat"].contains(&call);
     let only: Vec<PathBuf> = match named {
         true => ["lots", "journal", "quarantine"].map(|dir| place.data().join(dir)).into(),
         false => Vec::new(),

@@ -23,7 +23,7 @@ pub const CALLS: &[&str] = &[
     "renameat",
     "mkdirat",
     "unlinkat",
-    "openat",
+    "openat2",
     "ftruncate",
     "fallocate",
 ];

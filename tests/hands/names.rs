@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Daemon, Place, until};
+use crate::common::{Daemon, Place, refuses_to_start, until};
 use crate::hand::{LOOSE, ran};
 
 fn batch(lot: &str, session: &str, seq: u64) -> String {
@@ -278,5 +278,24 @@ fn a_quarantine_that_cannot_be_written_shuts_the_lots_that_need_it_alone() {
         until("the lot goes on", || (daemon.ask(batch(lot, session, 2))["ok"] == true).then_some(()));
         let skus: Vec<_> = daemon.records(lot).iter().map(|r| r["sku_local"].clone()).collect();
         assert_eq!(skus, ["1", "2"], "{lot}");
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_a_directory_of_data_is_not_followed() {
+    for name in ["lots", "journal"] {
+        let daemon = Daemon::start(&[]);
+        assert_eq!(daemon.ask(batch("L", "s", 1))["ok"], true);
+        let place = daemon.place.clone();
+        drop(daemon);
+        let (here, there) = (place.data().join(name), place.path().join("elsewhere"));
+        fs::rename(&here, &there).unwrap();
+        symlink(&there, &here).unwrap();
+        assert_eq!(refuses_to_start(place.command(&[])), Some(78), "{name}");
+        assert!(place.own_log().contains(&format!("/{name}")), "{}", place.own_log());
+        fs::remove_file(&here).unwrap();
+        fs::rename(&there, &here).unwrap();
+        let daemon = Daemon::start_in(&place, &[]);
+        assert_eq!(daemon.ask(batch("L", "s", 2))["ok"], true, "{name}");
     }
 }
