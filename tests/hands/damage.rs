@@ -506,7 +506,11 @@ fn what_else_lies_under_data_is_noted() {
     check(Stopped, both, &[("quarantined", "quarantine/A.1.2", None, 0)]);
     let mode = |d: &Path| fs::set_permissions(lot(d, "A"), fs::Permissions::from_mode(0o666)).unwrap();
     check(Stopped, mode, &[("mode", A, None, 0)]);
-    check(Stopped, |d| fs::create_dir(d.join("archive")).unwrap(), &[]);
+    let archive = |d: &Path| {
+        fs::create_dir(d.join("archive")).unwrap();
+        fs::set_permissions(d.join("archive"), fs::Permissions::from_mode(0o750)).unwrap();
+    };
+    check(Stopped, archive, &[]);
     let (_dir, data) = copy(Stopped);
     if std::os::unix::fs::chown(lot(&data, "A"), Some(65534), None).is_err() {
         println!("SKIPPED: a file of another user needs root");
