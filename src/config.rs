@@ -244,7 +244,7 @@ impl Default for Limits {
             max_bytes_in_flight: 64 << 20,
             max_bytes_in_flight_per_user: 128 << 10,
             max_connections: 4096,
-            max_connections_per_user: 3072,
+            max_connections_per_user: 4096,
             max_lingering: 64,
             line_timeout: Duration::from_secs(30),
             reply_timeout: Duration::from_secs(30),
