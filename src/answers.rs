@@ -37,7 +37,9 @@ pub fn log_reply(echo: &Echo, outcome: &Outcome) -> Option<Vec<u8>> {
         Outcome::Stored { lsn, durability } => (Some((echo.records, *lsn)), false, *durability),
         Outcome::Duplicate { last, durability } => (*last, true, *durability),
         Outcome::Refused(refusal) => return Some(refusal_reply(echo.seq, refusal)),
-        Outcome::Synced { .. } | Outcome::Rotated { .. } | Outcome::Unknown => return None,
+        Outcome::Synced { .. } | Outcome::Rotated { .. } | Outcome::Sealed { .. } | Outcome::Unknown => {
+            return None;
+        }
     };
     Some(good_reply(echo, stored.map(|(records, lsn)| (records, Some(lsn))), duplicate, durability))
 }
@@ -90,6 +92,9 @@ fn good_reply(
 pub fn sync_reply(outcome: &Outcome) -> Option<Vec<u8>> {
     match outcome {
         Outcome::Synced { lsn } => Some(format!("{{\"ok\":true,\"lsn\":{lsn}}}\n").into_bytes()),
+        Outcome::Sealed { lsn, records, bytes } => Some(
+            format!("{{\"ok\":true,\"lsn\":{lsn},\"records\":{records},\"bytes\":{bytes}}}\n").into_bytes(),
+        ),
         Outcome::Rotated { lsn, files, skipped } => {
             let skipped = if *skipped > 0 { format!(",\"skipped\":{skipped}") } else { String::new() };
             Some(format!("{{\"ok\":true,\"lsn\":{lsn},\"rotated\":{files}{skipped}}}\n").into_bytes())

@@ -8,7 +8,7 @@ use std::io;
 
 use crate::lots;
 use crate::rebase::{parse_lines, write_lines};
-use crate::storage::{Dir, Storage, StorageError};
+use crate::storage::{Dir, How, Storage, StorageError};
 
 /// The archive below DATA.
 pub const ARCHIVE_DIR: &str = "archive";
@@ -53,17 +53,31 @@ impl Move {
     }
 }
 
-/// The number of a lot's newest archived file.
+/// The numbers of a lot's archived files, oldest first.
 ///
 /// # Errors
 /// Of the storage.
-pub fn newest(storage: &Storage, stem: &str) -> Result<Option<u64>, StorageError> {
+pub fn numbers(storage: &Storage, stem: &str) -> Result<Vec<u64>, StorageError> {
     let dir = lot_dir(stem);
     match storage.ask(|| format!("listing of archive/{dir}"), |disk| disk.list(Dir::Archive, Some(&dir))) {
-        Ok(names) => Ok(names.iter().filter_map(|name| number_of(name)).max()),
-        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(names) => {
+            let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            Ok(numbers)
+        }
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
+}
+
+/// Opens an archived file to read what was in it before it was archived; gives its name below DATA too.
+///
+/// # Errors
+/// Of the storage.
+pub fn read(storage: &Storage, place: &str) -> Result<(Box<dyn io::Read + Send>, String), StorageError> {
+    let file = storage.open(Dir::Archive, place, How::Read)?;
+    Ok((file.reader(), format!("{ARCHIVE_DIR}/{place}")))
 }
 
 /// Makes the directories that these moves need, durably.

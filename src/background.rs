@@ -62,6 +62,40 @@ pub enum Job {
         /// Since when the job is worked on.
         begun: Option<Instant>,
     },
+    /// Work on finished files.
+    Chore(Box<dyn Chore>),
+}
+
+/// Work on finished files of a lot, done a part at a time.
+pub trait Chore: Send + std::fmt::Debug {
+    /// The lot.
+    fn stem(&self) -> &str;
+    /// Does a part; gives what it came to at its end.
+    ///
+    /// # Errors
+    /// Of the storage: the rest is not done.
+    fn step(&mut self, storage: &Storage) -> Result<Option<Chored>, StorageError>;
+}
+
+/// What a chore came to.
+#[derive(Debug)]
+pub enum Chored {
+    /// A lot is sealed.
+    Sealed {
+        /// The lot.
+        stem: Box<str>,
+        /// Its records.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// It could not be done.
+    NotDone {
+        /// The lot.
+        stem: Box<str>,
+        /// Why.
+        why: StorageError,
+    },
 }
 
 /// After this checkpoint the journal no longer has what the file should hold: whoever took it away hears so.
@@ -95,6 +129,8 @@ pub enum Done {
     LotsSynced,
     /// The journal is synced; how long that took.
     JournalSynced(Duration),
+    /// A chore is over.
+    Chored(Chored),
     /// The disk failed; the latch is closed.
     Failed(StorageError),
 }
@@ -162,6 +198,12 @@ impl Job {
                 };
                 result.map_or_else(|e| Step::End(Done::Failed(e)), |()| Step::More)
             }
+            Job::Chore(chore) => match chore.step(storage) {
+                Ok(None) => Step::More,
+                Ok(Some(chored)) => Step::End(Done::Chored(chored)),
+                Err(error) if storage.failure().is_some() => Step::End(Done::Failed(error)),
+                Err(why) => Step::End(Done::Chored(Chored::NotDone { stem: chore.stem().into(), why })),
+            },
             Job::SyncJournal { files, begun } => {
                 let begun = *begun.get_or_insert_with(Instant::now);
                 let result = match files.pop_front() {

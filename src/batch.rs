@@ -303,6 +303,15 @@ pub enum Outcome {
         /// Files that could not be moved.
         skipped: u64,
     },
+    /// A `seal` request: the lot is closed.
+    Sealed {
+        /// The last lsn given out before.
+        lsn: u64,
+        /// Its records.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// Not stored.
     Refused(Refusal),
     /// Nobody can know: the connection must end without a reply.

@@ -82,7 +82,8 @@ impl Vault {
             | Done::NotPrepared(_)
             | Done::Trimmed
             | Done::NotTrimmed(..)
-            | Done::JournalSynced(_) => Ok(()),
+            | Done::JournalSynced(_)
+            | Done::Chored(_) => Ok(()),
         }
     }
 

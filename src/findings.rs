@@ -114,6 +114,11 @@ pub const KINDS: &[Kind] = &[
         "there is no journal/: the daemon does not start on lot files without their journal",
         "restore DATA from a backup as a whole, or move it aside and start anew",
     ),
+    damage(
+        "seal_broken",
+        "a sealed lot has not what its footer says, or the footer cannot be read: it was changed after it was sealed",
+        "compare the lot's files with the footer's list, and restore what differs from a backup",
+    ),
     note(
         "journal_torn_tail",
         "the journal ends in bytes that are no whole entry, and nothing behind them was promised: the trace of a kill, or damage to the very last group of batches, for which no later entry can vouch",
@@ -227,6 +232,8 @@ pub struct Report {
     pub lots: u64,
     /// Files read in the archive.
     pub archived: u64,
+    /// Lots that are sealed, and held to their footers.
+    pub sealed: u64,
     /// Lines read.
     pub records: u64,
     /// Batches found in them (lines with one timestamp, one after the other).

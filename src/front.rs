@@ -69,7 +69,7 @@ impl Front {
         }
         match order {
             Order::Reload => self.reload.notify_one(),
-            Order::Rotate(_) => {}
+            Order::Rotate(_) | Order::Seal(_) => {}
         }
         None
     }

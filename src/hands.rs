@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::lots::{Look, Lot, Lots, SetAside, Trouble, file_name, fresh_name};
+use crate::lots::{Look, Lot, Lots, SEAL_SUFFIX, SetAside, Trouble, file_name, fresh_name};
 use crate::quarantine::{self, Piece};
 use crate::storage::{Dir, File, How, StorageError};
 
@@ -104,6 +104,9 @@ impl Lots {
 
     /// A lot that is not remembered: no redo reaches back into it, so its file is taken as it is.
     fn meet(&mut self, stem: &str) -> Result<Look, StorageError> {
+        if self.storage.0.stat(Dir::Lots, &format!("{stem}{SEAL_SUFFIX}"))?.is_some() {
+            return Ok(Look::Sealed);
+        }
         match self.open_existing(stem) {
             Ok(Some(file)) => {
                 let bytes = self.without_loose_end(stem, &file)?;
@@ -171,6 +174,7 @@ impl Lots {
             match self.reopen(lot).or_else(|error| self.refuse(error)).map_err(Trouble::Write)? {
                 Look::Ready(_) => {}
                 Look::Changed(_, why) => return Err(Trouble::Changed(why)),
+                Look::Sealed => return Err(Trouble::Unavailable("it is sealed".to_owned())),
                 Look::Unavailable(why) | Look::NoSpace(why) => return Err(Trouble::Unavailable(why)),
             }
         }

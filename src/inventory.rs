@@ -11,7 +11,7 @@ use crate::background::{PREPARING_SUFFIX, SYNCING_MARKER};
 use crate::batch::decode_stem;
 use crate::findings::{Finding, Report};
 use crate::frame::segment_number;
-use crate::lots::{FRESH_SUFFIX, LOT_SUFFIX};
+use crate::lots::{FRESH_SUFFIX, LOT_SUFFIX, SEAL_SUFFIX, SEALING_SUFFIX};
 use crate::rebase::REBASE_NAME;
 
 /// Mode of files and of directories under DATA.
@@ -35,7 +35,12 @@ fn in_lots(name: &str) -> Name {
     if let Some(stem) = name.strip_suffix(LOT_SUFFIX) {
         return if decode_stem(stem).is_some() { Name::Ours } else { Name::Unknown };
     }
-    if name.ends_with(FRESH_SUFFIX) { Name::Passing } else { Name::Unknown }
+    let is_lot = |stem: &str| decode_stem(stem).is_some();
+    if name.strip_suffix(SEAL_SUFFIX).is_some_and(is_lot) {
+        return Name::Ours;
+    }
+    let passing = name.ends_with(FRESH_SUFFIX) || name.ends_with(SEALING_SUFFIX);
+    if passing { Name::Passing } else { Name::Unknown }
 }
 
 fn in_journal(name: &str, path: &Path) -> Name {

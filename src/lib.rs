@@ -37,10 +37,10 @@
 //! | [`users`] | quotas by user |
 //! | [`connection`], [`inbox`], [`purse`], [`allowance`], [`patience`], [`replies`], [`status`], [`parting`] | one connection; its bytes, its share of its user's quota and of the budget, its deadlines, its replies in order; the status page; how it ends |
 //! | [`queue`], [`budget`], [`order`] | the hatch: submissions and tickets; the bytes in flight; what operators ask for |
-//! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`rotation`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; to the archive; clock and space |
+//! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`rotation`], [`chores`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; to the archive; finished files; clock and space |
 //! | [`sessions`] | what each session stored last |
 //! | [`frame`], [`journal`], [`spares`], [`chain`], [`window`] | journal bytes; writing them; segments to come; reading them back and deciding what they mean; a window at a time |
-//! | [`lots`], [`hands`], [`archive`], [`quarantine`] | lot files; what others did to them; where finished ones go; what is set aside |
+//! | [`lots`], [`hands`], [`archive`], [`seal`], [`quarantine`] | lot files; what others did to them; where finished ones go, and how a lot is closed; what is set aside |
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
 //! | [`background`] | the vault's helpers: segments prepared and removed, lots synced |
 //! | [`storage`], [`medium`], [`disk`] | the disk seam with its failure latch; what a disk can do; the real one |
@@ -69,6 +69,7 @@ pub mod budget;
 pub mod chain;
 pub mod check;
 pub mod checkpoint;
+pub mod chores;
 pub mod client;
 pub mod commit;
 pub mod config;
@@ -112,6 +113,7 @@ pub mod rotation;
 pub mod sampler;
 pub mod scan;
 pub mod scrape;
+pub mod seal;
 pub mod server;
 pub mod session;
 pub mod sessions;

@@ -14,7 +14,8 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::archive::{ARCHIVE_DIR, lot_dir, plain_name};
 use crate::batch::{STAMP_BYTES, encode_stem};
 use crate::findings::{Finding, Report};
-use crate::lots::file_name;
+use crate::lots::{SEAL_SUFFIX, file_name};
+use crate::seal;
 use crate::shelf;
 
 /// A step back of the clock that lotlogd follows, in microseconds; a smaller one it bridges.
@@ -91,6 +92,10 @@ struct Last {
     batch: Option<Batch>,
     /// The last number of each session.
     seq: HashMap<Box<str>, u64>,
+    records: u64,
+    bytes: u64,
+    /// Over all that was read.
+    hash: Xxh3,
 }
 
 /// Which of a lot's files is read.
@@ -160,6 +165,7 @@ impl<'a> Reading<'a> {
             // Of the archive nothing is said then.
             return;
         }
+        let footer = self.footer(stem);
         let mut shelf = match shelf::open(self.data_dir, stem) {
             Ok(shelf) => shelf,
             Err(error) => return self.report.find(Finding::of_file("unreadable", file, error.to_string())),
@@ -183,6 +189,23 @@ impl<'a> Reading<'a> {
         if let Some(live) = shelf.live {
             self.one(file, live, stem, Place::Lots { redo }, &mut last);
         }
+        if let Some((file, text)) = footer {
+            self.report.sealed += 1;
+            if let Some(what) = seal::broken(&text, last.records, last.bytes, &last.hash) {
+                self.report.find(Finding::of_file("seal_broken", file, what));
+            }
+        }
+    }
+
+    /// The footer of a lot: looked for before the lot is read, for what has one does not grow any more.
+    fn footer(&mut self, stem: &str) -> Option<(String, Vec<u8>)> {
+        let file = format!("lots/{stem}{SEAL_SUFFIX}");
+        match std::fs::read(self.data_dir.join(&file)) {
+            Ok(text) => return Some((file, text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.report.find(Finding::of_file("unreadable", file, error.to_string())),
+        }
+        None
     }
 
     /// Reads one file of a lot.
@@ -230,6 +253,9 @@ impl<'a> Reading<'a> {
             }
             self.report.records += 1;
             self.report.bytes += got;
+            last.records += 1;
+            last.bytes += got;
+            last.hash.update(&bytes);
             let found = if too_long {
                 Err(("not_json", format!("{got} bytes: longer than any record")))
             } else {

@@ -16,6 +16,11 @@ pub const LOT_SUFFIX: &str = ".jsonl";
 /// Suffix of a lot file before its first record is in it.
 pub const FRESH_SUFFIX: &str = ".jsonl.new";
 
+/// Suffix of the footer that closes a lot.
+pub const SEAL_SUFFIX: &str = ".sealed";
+/// Suffix of a footer before it counts.
+pub const SEALING_SUFFIX: &str = ".sealed.new";
+
 /// When a lot file began: what its name will be made of when it is rotated, and when that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
@@ -78,6 +83,8 @@ pub enum Look {
     Unavailable(String),
     /// There is no space for a new file.
     NoSpace(String),
+    /// An operator has closed it for good.
+    Sealed,
 }
 
 /// Why an append stopped.

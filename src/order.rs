@@ -10,6 +10,8 @@ pub enum Order {
     Reload,
     /// Move this lot's file into the archive, or every lot's.
     Rotate(Option<LotId>),
+    /// Close this lot for good.
+    Seal(LotId),
 }
 
 /// The operations, by name.
@@ -18,6 +20,7 @@ pub enum Order {
 pub enum Op {
     Reload,
     Rotate,
+    Seal,
 }
 
 /// The keys of operators' requests.
@@ -35,7 +38,7 @@ pub struct Keys {
 impl Op {
     /// The operation of this name.
     pub fn named(name: &str) -> Option<Op> {
-        [Op::Reload, Op::Rotate].into_iter().find(|op| op.as_str() == name)
+        [Op::Reload, Op::Rotate, Op::Seal].into_iter().find(|op| op.as_str() == name)
     }
 
     /// Its name.
@@ -43,6 +46,7 @@ impl Op {
         match self {
             Op::Reload => "reload",
             Op::Rotate => "rotate",
+            Op::Seal => "seal",
         }
     }
 
@@ -51,6 +55,7 @@ impl Op {
         match self {
             Op::Reload => false,
             Op::Rotate => KEYS.contains(&key),
+            Op::Seal => key == "lot_id",
         }
     }
 
@@ -63,6 +68,11 @@ impl Op {
             (Op::Reload, ..) => Ok(Order::Reload),
             (Op::Rotate, Some(lot), false) => Ok(Order::Rotate(Some(lot))),
             (Op::Rotate, None, true) => Ok(Order::Rotate(None)),
+            (Op::Seal, Some(lot), _) => Ok(Order::Seal(lot)),
+            (Op::Seal, None, _) => Err(Refusal::new(
+                Code::InvalidRequest,
+                "op seal needs a lot_id, so nothing was done: name the lot",
+            )),
             (Op::Rotate, ..) => Err(Refusal::new(
                 Code::InvalidRequest,
                 "op rotate takes either a lot_id or \"all\":true, so nothing was done: name the lot, or all of them",

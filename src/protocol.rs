@@ -195,7 +195,7 @@ impl Draft<'_> {
                     Some(op) => self.op = Op::Order(op),
                     None => {
                         let op = text::excerpt(other);
-                        let known = "it is log, sync or status, or for operators reload or rotate";
+                        let known = "it is log, sync or status, or for operators reload, rotate or seal";
                         self.blame(invalid(format!("op `{op}` is not known: {known}")));
                     }
                 },

@@ -15,7 +15,7 @@ use crate::config::VaultConfig;
 use crate::disk::{RealDisk, TakeError};
 use crate::frame::{FORMAT_VERSION, Position, segment_name};
 use crate::journal::Journal;
-use crate::lots::{FRESH_SUFFIX, LOT_SUFFIX, Lots};
+use crate::lots::{FRESH_SUFFIX, LOT_SUFFIX, Lots, SEAL_SUFFIX, SEALING_SUFFIX};
 use crate::means::SPACE_RESERVE_BYTES;
 use crate::metrics::Metrics;
 use crate::quarantine::{self, Piece};
@@ -187,6 +187,7 @@ impl Vault {
                 "batches were stored here before, but there is no lot file: unless all were moved away, look whether lots/ is mounted"
             );
         }
+        settle_seals(&storage, &names, around)?;
         let mut unfinished: Vec<String> =
             names.into_iter().filter(|name| name.ends_with(FRESH_SUFFIX)).collect();
         unfinished.sort_unstable();
@@ -369,7 +370,9 @@ fn begin(
     }
     let lane = around.lane("lot syncs", storage).map_err(OpenError::Thread)?;
     let checkpointing = Checkpointing::new(lane, told.next_lsn, told.running_seconds, now.mono);
+    let chores = around.lane("chores", storage).map_err(OpenError::Thread)?;
     let parts = Parts {
+        chores,
         journal,
         lots,
         sessions,
@@ -389,6 +392,17 @@ fn remove_old(storage: &Storage, scanned: &[Scanned]) -> Result<(), StorageError
     storage.unlink(Dir::Journal, REBASE_NAME)?;
     clear_marker(storage)?;
     storage.sync_dir(Dir::Journal)
+}
+
+/// Removes footers that were not finished. One that has its name counts from now on, whatever happens.
+fn settle_seals(storage: &Storage, names: &[String], around: &dyn Surroundings) -> Result<(), OpenError> {
+    with_space(storage, around, || {
+        for name in names.iter().filter(|name| name.ends_with(SEALING_SUFFIX)) {
+            storage.unlink(Dir::Lots, name)?;
+        }
+        let any = names.iter().any(|name| name.ends_with(SEAL_SUFFIX));
+        if any { Ok(storage.sync_dir(Dir::Lots)?) } else { Ok(()) }
+    })
 }
 
 /// Removes unfinished lot files, while it is known which lots were redone: before the new chain counts.

@@ -15,7 +15,7 @@ use crate::batch::{Code, LotId, Outcome, Refusal, decode_stem};
 use crate::lots::{Birth, LOT_SUFFIX, Look, Lot, file_name};
 use crate::queue::Ticket;
 use crate::storage::{Dir, StorageError};
-use crate::vault::{End, Now, Ordered, Vault, VaultError, no_space, unavailable};
+use crate::vault::{End, Now, Ordered, Vault, VaultError, no_space, sealed, unavailable};
 
 /// Most files moved between two groups.
 const FILES_IN_A_TURN: usize = 32;
@@ -173,7 +173,10 @@ impl Vault {
     }
 
     /// Looks at a lot whose file is to be moved, and makes what is in it durable. Gives where it goes.
-    fn meet_for_rotation(&mut self, stem: &str) -> Result<Result<Move, Refusal>, StorageError> {
+    pub(crate) fn meet_for_rotation(&mut self, stem: &str) -> Result<Result<Move, Refusal>, StorageError> {
+        if self.sealing.contains_key(stem) {
+            return Ok(Err(sealed(stem)));
+        }
         if self.storage.stat(Dir::Lots, &file_name(stem))?.is_none() {
             return Ok(Err(Refusal::new(
                 Code::InvalidRequest,
@@ -191,6 +194,7 @@ impl Vault {
         let lot = match look {
             Look::Ready(lot) => lot,
             Look::NoSpace(why) => return Ok(Err(no_space(&why))),
+            Look::Sealed => return Ok(Err(sealed(stem))),
             Look::Unavailable(why) | Look::Changed(_, why) => return Ok(Err(unavailable(stem, &why))),
         };
         let Some(file) =
@@ -200,7 +204,7 @@ impl Vault {
         };
         // Somebody else may have written to it, or cut it.
         file.sync()?;
-        let newest = archive::newest(&self.storage, stem)?;
+        let newest = archive::numbers(&self.storage, stem)?.last().copied();
         let begun = Birth::of(&file).map(|birth| birth.lsn).filter(|lsn| (1..self.next_lsn).contains(lsn));
         let number = begun.filter(|lsn| newest.is_none_or(|newest| newest < *lsn));
         let number = number.unwrap_or(newest.map_or(1, |newest| newest + 1));
@@ -208,7 +212,7 @@ impl Vault {
     }
 
     /// The refusal for an error that is this rotation's alone; the error where the disk has failed.
-    fn or_stop(&self, error: StorageError) -> Result<Refusal, VaultError> {
+    pub(crate) fn or_stop(&self, error: StorageError) -> Result<Refusal, VaultError> {
         if self.storage.failure().is_some() { Err(error.into()) } else { Ok(not_done(&error)) }
     }
 

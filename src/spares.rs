@@ -143,7 +143,7 @@ impl Spares {
                 let (_, rest) = self.not_trimmed.get_or_insert((now, VecDeque::new()));
                 rest.extend(numbers);
             }
-            Done::LotsSynced | Done::JournalSynced(_) => {}
+            Done::LotsSynced | Done::JournalSynced(_) | Done::Chored(_) => {}
         }
         Ok(())
     }

@@ -299,6 +299,11 @@ impl File {
         Ok(done)
     }
 
+    /// Reads it from its start.
+    pub fn reader(self) -> Box<dyn io::Read + Send> {
+        Box::new(Reader { file: self, at: 0 })
+    }
+
     /// Makes the file's data durable. Any error is latched: it is never tried again, not even after a signal,
     /// which may hide that a write failed.
     pub fn sync(&self) -> Result<(), StorageError> {
@@ -360,6 +365,20 @@ impl File {
     /// Makes the next read come from the disk. Best effort: a file system without a cache has none to drop.
     pub fn drop_cache(&self) {
         let _ = self.file.drop_cache();
+    }
+}
+
+/// A file that is read from its start to its end.
+struct Reader {
+    file: File,
+    at: u64,
+}
+
+impl io::Read for Reader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.file.read_at(self.at, into)?;
+        self.at += got as u64;
+        Ok(got)
     }
 }
 

@@ -2,7 +2,7 @@
 //! (lot files), `checkpoint`, and at the start in `recovery`. Knows no sockets and no runtime, and reads no
 //! clock: time is an argument.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -224,6 +224,10 @@ pub struct Vault {
     pub(crate) group_lots: HashSet<Lot>,
     pub(crate) space: Space,
     pub(crate) rotation: Rotation,
+    /// Works on finished files.
+    pub(crate) chores: Lane,
+    /// Lots that are being sealed, and who waits for that: they take no batches any more.
+    pub(crate) sealing: HashMap<Box<str>, Ticket>,
     pub(crate) pending_retry_at: Instant,
     /// Pending batches are being tried again: what was said of them is not repeated.
     pub(crate) retrying: bool,
@@ -238,6 +242,7 @@ pub(crate) struct Parts {
     pub lots: Lots,
     pub sessions: Sessions,
     pub checkpointing: Checkpointing,
+    pub chores: Lane,
     pub next_lsn: u64,
     pub stamp_micros: i64,
 }
@@ -286,6 +291,8 @@ impl Vault {
             group_lots: HashSet::new(),
             space: Space { free_bytes: 0, probed: None, lacking: false, refused: None },
             rotation: Rotation::new(now),
+            chores: parts.chores,
+            sealing: HashMap::new(),
             pending_retry_at: now,
             retrying: false,
             placing: false,
@@ -300,6 +307,12 @@ pub(crate) fn no_space(why: &str) -> Refusal {
         Code::NoSpace,
         format!("there is no space, so nothing was stored ({why}): make room, the daemon goes on by itself"),
     )
+}
+
+/// The refusal of a batch for a lot that an operator has closed.
+pub(crate) fn sealed(stem: &str) -> Refusal {
+    let why = "nothing of this was stored: give it another lot";
+    Refusal::new(Code::LotSealed, format!("the operator has sealed lots/{stem}.jsonl, so {why}"))
 }
 
 /// The refusal of a batch whose lot file cannot be used.

@@ -15,7 +15,7 @@ use crate::order::Order;
 use crate::queue::{Next, Receiver, Submission, Ticket};
 use crate::record;
 use crate::sessions::{Last, Verdict};
-use crate::vault::{Now, Pending, Staged, Vault, VaultError, no_space, unavailable};
+use crate::vault::{Now, Pending, Staged, Vault, VaultError, no_space, sealed, unavailable};
 
 impl Vault {
     /// Commits a group. This is the promise, and its order is the reason that it holds:
@@ -50,6 +50,7 @@ impl Vault {
                 Submission::Nudge => {}
                 Submission::Order(Order::Reload, ticket) => self.reopen(ticket, now)?,
                 Submission::Order(Order::Rotate(lot), ticket) => self.order_rotation(lot, ticket, now),
+                Submission::Order(Order::Seal(lot), ticket) => self.order_seal(&lot, ticket, now)?,
             }
         }
         self.metrics.group_batches.record(batches);
@@ -180,6 +181,9 @@ impl Vault {
                 return Ok(Err(refusal));
             }
         }
+        if self.sealing.contains_key(stem) {
+            return Ok(Err(sealed(stem)));
+        }
         // One look at a lot is enough for a group: it is looked at again before and after its append.
         if let Some(lot) = self.lots.known(stem).filter(|lot| self.group_lots.contains(lot)) {
             return Ok(Ok(lot));
@@ -211,6 +215,7 @@ impl Vault {
                 self.space_was_refused(now.mono);
                 Err(no_space(&why))
             }
+            Look::Sealed => Err(sealed(stem)),
             Look::Unavailable(why) | Look::Changed(_, why) => {
                 tracing::warn!(lot = stem, why, "a lot file cannot be used: its batches are refused");
                 Err(unavailable(stem, &why))
@@ -305,6 +310,7 @@ impl Vault {
         self.sync_if_wanted(now)?;
         self.step_checkpoint(now)?;
         self.rotate_some(now)?;
+        self.hear_chores()?;
         self.answers.ring();
         Ok(())
     }
@@ -325,6 +331,7 @@ impl Vault {
     /// [`VaultError`]: fail-stop. The queue is dropped: its tickets answer themselves.
     pub fn run(mut self, receiver: Receiver) -> Result<(), VaultError> {
         self.journal.ring(receiver.bell());
+        self.chores.ring(receiver.bell());
         loop {
             let now = Now::read();
             self.tick(now)?;

@@ -1,4 +1,4 @@
-//! The life of a lot file after it was written: reopened beside an operator's own rotation, and moved to the archive.
+//! The life of a lot file after it was written: reopened beside an operator's own rotation, moved to the archive, and closed.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
@@ -7,6 +7,7 @@ mod common;
 mod logrotate;
 mod reload;
 mod rotation;
+mod seal;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -9,6 +9,7 @@ mod frames;
 mod lives;
 mod reviewed;
 mod reviewed_again;
+mod seals;
 mod sequences;
 mod sim;
 mod windows;

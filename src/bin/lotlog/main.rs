@@ -14,6 +14,7 @@ mod pages;
 mod reload;
 mod requests;
 mod rotate;
+mod seal;
 mod send;
 mod spool;
 mod status;
@@ -68,6 +69,8 @@ enum Command {
     Reload(reload::Args),
     /// Have the daemon move lot files into the archive, and wait for it.
     Rotate(rotate::Args),
+    /// Have the daemon close a lot for good.
+    Seal(seal::Args),
     /// Say what is wrong with a data directory, if anything is.
     Verify(verify::Args),
     /// Measure a daemon with the canonical workload.
@@ -118,6 +121,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Tail(args) => tail::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Rotate(args) => rotate::run(&args),
+        Command::Seal(args) => seal::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => pages::completions(&args),

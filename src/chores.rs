@@ -1,0 +1,105 @@
+//! Finished files: a lot is closed for good when an operator says so. The reading and writing is done in the
+//! background; the writer says what is finished, and hears what came of it. Part of the vault.
+
+use crate::background::{Chored, Done, Job};
+use crate::batch::{Code, LotId, Outcome, Refusal, decode_stem};
+use crate::lots::{SEAL_SUFFIX, file_name};
+use crate::queue::Ticket;
+use crate::seal::Sealing;
+use crate::storage::Dir;
+use crate::vault::{Now, Vault, VaultError, no_space, unavailable};
+
+impl Vault {
+    /// Closes a lot: from now on its batches are refused. What was accepted before is brought into its file first, and
+    /// no redo reaches back into it; then its footer is made, and only that closes it for good.
+    pub(crate) fn order_seal(&mut self, lot: &LotId, ticket: Ticket, now: Now) -> Result<(), VaultError> {
+        match self.begin_seal(lot.stem(), now)? {
+            Err(refusal) => ticket.answer(Outcome::Refused(refusal)),
+            Ok(sealing) => {
+                self.sealing.insert(lot.stem().into(), ticket);
+                self.chores.submit(Job::Chore(Box::new(sealing)));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_seal(&mut self, stem: &str, now: Now) -> Result<Result<Sealing, Refusal>, VaultError> {
+        let again = |how: &str| {
+            Ok(Err(Refusal::new(Code::LotSealed, format!("the lot {stem} {how}, so nothing more was done"))))
+        };
+        if self.sealing.contains_key(stem) {
+            return again("is being sealed");
+        }
+        match self.storage.stat(Dir::Lots, &format!("{stem}{SEAL_SUFFIX}")) {
+            Err(error) => return Ok(Err(self.or_stop(error)?)),
+            Ok(Some(_)) => return again("is sealed already"),
+            Ok(None) => {}
+        }
+        self.settle(now)?;
+        if let Some(refusal) = self.is_blocked(stem) {
+            return Ok(Err(refusal));
+        }
+        let live = match self.storage.stat(Dir::Lots, &file_name(stem)) {
+            Err(error) => return Ok(Err(self.or_stop(error)?)),
+            Ok(there) => there.is_some(),
+        };
+        if live {
+            let met = self.meet_for_rotation(stem);
+            self.report_set_aside();
+            match met {
+                Err(error) => return Ok(Err(self.or_stop(error)?)),
+                Ok(Err(refusal)) => return Ok(Err(refusal)),
+                Ok(Ok(_)) => {}
+            }
+        }
+        let id = decode_stem(stem).unwrap_or_default();
+        let sealing = Sealing::new(&self.storage, (stem, id), live, self.next_lsn - 1, now.wall_micros);
+        let sealing = match sealing {
+            Err(error) => return Ok(Err(self.or_stop(error)?)),
+            Ok(sealing) if sealing.is_empty() => {
+                let why = "so nothing was sealed: `lotlog lots` lists what there is";
+                return Ok(Err(Refusal::new(
+                    Code::InvalidRequest,
+                    format!("the lot {stem} has no file, {why}"),
+                )));
+            }
+            Ok(sealing) => sealing,
+        };
+        if let Some(lot) = self.lots.known(stem) {
+            self.lots.forget(lot);
+            self.group_lots.clear();
+        }
+        Ok(Ok(sealing))
+    }
+
+    /// Hears what came of work in the background.
+    pub(crate) fn hear_chores(&mut self) -> Result<(), VaultError> {
+        while let Some(done) = self.chores.poll() {
+            match done {
+                Done::Failed(error) => return Err(error.into()),
+                Done::Chored(Chored::Sealed { stem, records, bytes }) => {
+                    tracing::info!(
+                        lot = &*stem,
+                        records,
+                        bytes,
+                        "a lot is sealed: it takes no batches any more"
+                    );
+                    if let Some(ticket) = self.sealing.remove(&stem) {
+                        ticket.answer(Outcome::Sealed { lsn: self.next_lsn - 1, records, bytes });
+                    }
+                }
+                Done::Chored(Chored::NotDone { stem, why }) => {
+                    tracing::warn!(lot = &*stem, %why, "a lot could not be sealed: it takes batches as before");
+                    if let Some(ticket) = self.sealing.remove(&stem) {
+                        let why = why.to_string();
+                        let refusal =
+                            if self.space.lacking { no_space(&why) } else { unavailable(&stem, &why) };
+                        ticket.answer(Outcome::Refused(refusal));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
