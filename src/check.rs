@@ -9,6 +9,7 @@ use rustix::fs::{Access, FlockOperation};
 use crate::config::Config;
 use crate::door::{self, BindError};
 use crate::scrape;
+use crate::storage::Dir;
 
 /// One thing that was looked at.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything a start with `config` would touch.
+/// Looks at everything a start with `config` would touch. Does not read the journal: that is `lotlog verify`'s work.
 pub fn check(config: &Config) -> Vec<Finding> {
     let finding = |what: &str, state| Finding { what: what.to_owned(), state };
     let mut findings = vec![
@@ -63,6 +64,12 @@ fn data_dir(path: &Path) -> Result<String, String> {
     }
     if rustix::fs::access(&there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return Err(format!("{} may not be written by this user", there.display()));
+    }
+    for name in [Dir::Lots, Dir::Journal, Dir::Quarantine, Dir::Archive].map(Dir::prefix) {
+        let path = path.join(name.trim_end_matches('/'));
+        if path.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+            return Err(format!("{} is not a directory: move it away", path.display()));
+        }
     }
     Ok(if there == path { path.display().to_string() } else { format!("{} will be made", path.display()) })
 }

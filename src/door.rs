@@ -89,6 +89,7 @@ impl Drop for SocketFile {
 /// # Errors
 /// [`BindError`], where it cannot be had.
 pub fn look_at_socket(path: &Path) -> Result<(), BindError> {
+    look_at_length(path)?;
     let io_error = |source| BindError::Io { path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -103,6 +104,17 @@ pub fn look_at_socket(path: &Path) -> Result<(), BindError> {
         // A full backlog (EAGAIN) and a socket of another type are signs of life too.
         Ok(_) | Err(_) => Err(BindError::InUse(path.to_owned())),
     }
+}
+
+/// The name under which a socket is made before it gets its own.
+fn making_name(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    parent.join(format!(".{}", std::process::id()))
+}
+
+fn look_at_length(path: &Path) -> Result<(), BindError> {
+    let longest = path.as_os_str().len().max(making_name(path).as_os_str().len());
+    if longest > SOCKET_PATH_BYTES { Err(BindError::TooLong(path.to_owned())) } else { Ok(()) }
 }
 
 /// Tries to connect, without waiting for a daemon that does not accept.
@@ -199,10 +211,8 @@ pub fn bind(path: &Path, access: impl Into<Access>) -> Result<(UnixListener, Soc
     let access = access.into();
     let io_error = |source: io::Error| BindError::Io { path: path.to_owned(), source };
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let making = parent.join(format!(".{}", std::process::id()));
-    if path.as_os_str().len().max(making.as_os_str().len()) > SOCKET_PATH_BYTES {
-        return Err(BindError::TooLong(path.to_owned()));
-    }
+    let making = making_name(path);
+    look_at_length(path)?;
     access.look().map_err(|why| BindError::Access { path: path.to_owned(), why })?;
     make_directory(parent, access.group).map_err(io_error)?;
     let beside = |suffix: &str| {

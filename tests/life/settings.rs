@@ -135,6 +135,18 @@ fn check_says_what_a_start_would_meet_and_changes_nothing() {
     );
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("not a directory"), "{said}");
+    // Whatever a start with the same settings stops at.
+    let (odd, long) = (home.path().join("odd"), home.path().join("x".repeat(100)));
+    std::fs::create_dir(&odd).unwrap();
+    std::fs::write(odd.join("lots"), "").unwrap();
+    let far = home.path().join("far");
+    for (data, socket, word) in [(&odd, &home.path().join("u"), "lots"), (&far, &long, "107 bytes")] {
+        let settings = ["--data-dir", data.to_str().unwrap(), "--socket", socket.to_str().unwrap()];
+        let (code, said) = run(home.path(), &[&["--check"], &settings[..]].concat(), &[]);
+        assert!(code == 78 && said.contains(word), "{said}");
+        let (code, said) = run(home.path(), &settings, &[]);
+        assert!(code == 78 && said.contains(word), "{said}");
+    }
 }
 
 #[test]
