@@ -16,6 +16,8 @@ pub const ARCHIVE_DIR: &str = "archive";
 pub const LOT_DIR_PREFIX: &str = "lot=";
 /// Suffix of a file as it was moved.
 pub const PLAIN_SUFFIX: &str = ".jsonl";
+/// Suffix of a compressed one.
+pub const PACKED_SUFFIX: &str = ".jsonl.zst";
 /// Names what is being moved.
 pub const ROTATING_NAME: &str = "rotating";
 /// Digits of a file's number: any of 64 bits, so that names sort as numbers do.
@@ -26,6 +28,11 @@ pub fn lot_dir(stem: &str) -> String {
     format!("{LOT_DIR_PREFIX}{stem}")
 }
 
+/// The name of a file once it is compressed.
+pub fn packed_name(number: u64) -> String {
+    format!("{number:0DIGITS$}{PACKED_SUFFIX}")
+}
+
 /// The name of a file, as it was moved: the lsn of its first batch, or a number behind the file before it.
 pub fn plain_name(number: u64) -> String {
     format!("{number:0DIGITS$}{PLAIN_SUFFIX}")
@@ -33,7 +40,7 @@ pub fn plain_name(number: u64) -> String {
 
 /// The number in the name of an archived file.
 pub fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(PLAIN_SUFFIX)?;
+    let digits = name.strip_suffix(PLAIN_SUFFIX).or_else(|| name.strip_suffix(PACKED_SUFFIX))?;
     (digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
@@ -76,8 +83,29 @@ pub fn numbers(storage: &Storage, stem: &str) -> Result<Vec<u64>, StorageError> 
 /// # Errors
 /// Of the storage.
 pub fn read(storage: &Storage, place: &str) -> Result<(Box<dyn io::Read + Send>, String), StorageError> {
-    let file = storage.open(Dir::Archive, place, How::Read)?;
-    Ok((file.reader(), format!("{ARCHIVE_DIR}/{place}")))
+    match storage.open(Dir::Archive, place, How::Read) {
+        Ok(file) => Ok((file.reader(), format!("{ARCHIVE_DIR}/{place}"))),
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+            let place = place.strip_suffix(PLAIN_SUFFIX).unwrap_or(place).to_owned() + PACKED_SUFFIX;
+            let file = storage.open(Dir::Archive, &place, How::Read)?;
+            Ok((unpack(file.reader(), &place)?, format!("{ARCHIVE_DIR}/{place}")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What was compressed.
+///
+/// # Errors
+/// When there is no memory for it.
+pub fn unpack(
+    packed: impl io::Read + Send + 'static,
+    place: &str,
+) -> Result<Box<dyn io::Read + Send>, StorageError> {
+    match zstd::stream::read::Decoder::new(packed) {
+        Ok(decoder) => Ok(Box::new(decoder)),
+        Err(source) => Err(StorageError { what: format!("reading of archive/{place}"), source }),
+    }
 }
 
 /// Makes the directories that these moves need, durably.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
+pub use crate::chore::{Chore, Chored};
 use crate::frame::{HEADER_BYTES, Header, segment_name};
 use crate::queue::Bell;
 use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
@@ -14,6 +15,11 @@ use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
 const STALL: Duration = Duration::from_millis(250);
 /// Of so many rests one is worth a word: about once a minute.
 const STALLS_PER_WORD: u32 = 240;
+
+/// The lane that keeps the archive: everything else comes before it.
+pub const KEEPING: &str = "keeping";
+/// As far as niceness goes.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// Says that lot syncs of a checkpoint or of recovery are under way, and in which boot.
 pub const SYNCING_MARKER: &str = "syncing";
@@ -64,38 +70,6 @@ pub enum Job {
     },
     /// Work on finished files.
     Chore(Box<dyn Chore>),
-}
-
-/// Work on finished files of a lot, done a part at a time.
-pub trait Chore: Send + std::fmt::Debug {
-    /// The lot.
-    fn stem(&self) -> &str;
-    /// Does a part; gives what it came to at its end.
-    ///
-    /// # Errors
-    /// Of the storage: the rest is not done.
-    fn step(&mut self, storage: &Storage) -> Result<Option<Chored>, StorageError>;
-}
-
-/// What a chore came to.
-#[derive(Debug)]
-pub enum Chored {
-    /// A lot is sealed.
-    Sealed {
-        /// The lot.
-        stem: Box<str>,
-        /// Its records.
-        records: u64,
-        /// Their bytes.
-        bytes: u64,
-    },
-    /// It could not be done.
-    NotDone {
-        /// The lot.
-        stem: Box<str>,
-        /// Why.
-        why: StorageError,
-    },
 }
 
 /// After this checkpoint the journal no longer has what the file should hold: whoever took it away hears so.
@@ -358,7 +332,12 @@ impl Lane {
         let (outbox, done) = mpsc::channel();
         let bell = Arc::new(OnceLock::<Bell>::new());
         let rings = bell.clone();
+        let yields = name == KEEPING;
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if yields {
+                // Its work can wait; where the system does not let it, it takes its share.
+                let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+            }
             for mut job in inbox {
                 let mut stalls = 0_u32;
                 let end = loop {

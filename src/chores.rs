@@ -1,13 +1,30 @@
-//! Finished files: a lot is closed for good when an operator says so. The reading and writing is done in the
+//! Finished files: a lot is closed for good when an operator says so, and the archive is kept as the operator has set. The reading and writing is done in the
 //! background; the writer says what is finished, and hears what came of it. Part of the vault.
 
+use std::time::{Duration, Instant};
+
+use crate::archive::Move;
 use crate::background::{Chored, Done, Job};
 use crate::batch::{Code, LotId, Outcome, Refusal, decode_stem};
+use crate::config::VaultConfig;
+use crate::keeping::{Keeping, Policy};
 use crate::lots::{SEAL_SUFFIX, file_name};
 use crate::queue::Ticket;
 use crate::seal::Sealing;
 use crate::storage::Dir;
 use crate::vault::{Now, Vault, VaultError, no_space, unavailable};
+
+/// All of the archive is looked at this often.
+const KEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What the operator has set for the archive.
+pub(crate) fn keeping_policy(config: &VaultConfig) -> Policy {
+    Policy {
+        level: i32::try_from(config.archive_compress).unwrap_or(0),
+        retain_seconds: config.retain_age.as_secs(),
+        retain_bytes: config.retain_bytes,
+    }
+}
 
 impl Vault {
     /// Closes a lot: from now on its batches are refused. What was accepted before is brought into its file first, and
@@ -70,6 +87,43 @@ impl Vault {
             self.group_lots.clear();
         }
         Ok(Ok(sealing))
+    }
+
+    pub(crate) fn keeping_deadline(&self, now: Instant) -> Option<Instant> {
+        self.keeping.as_ref().map(|_| self.keep_at.max(now))
+    }
+
+    /// Has files that were just moved to the archive compressed.
+    pub(crate) fn keep_moved(&mut self, moves: &[Move]) {
+        let policy = keeping_policy(&self.config);
+        if let Some(lane) = self.keeping.as_mut().filter(|_| policy.level > 0 && !moves.is_empty()) {
+            lane.submit(Job::Chore(Box::new(Keeping::of(policy, moves.to_vec()))));
+        }
+    }
+
+    /// Has the archive looked at, if it is time; hears what came of that.
+    pub(crate) fn keep(&mut self, now: Now) -> Result<(), VaultError> {
+        let Some(lane) = &mut self.keeping else { return Ok(()) };
+        while let Some(done) = lane.poll() {
+            match done {
+                Done::Failed(error) => return Err(error.into()),
+                Done::Chored(Chored::NotDone { why, .. }) => {
+                    tracing::warn!(%why, "the archive could not be kept: tried again later");
+                }
+                Done::Chored(Chored::Kept { removed }) if removed > 0 => {
+                    tracing::warn!(
+                        removed,
+                        "archived files were removed, as retain_age_seconds and retain_bytes say"
+                    );
+                }
+                _ => {}
+            }
+        }
+        if now.mono >= self.keep_at {
+            self.keep_at = now.mono + KEEP_INTERVAL;
+            lane.submit(Job::Chore(Box::new(Keeping::all(keeping_policy(&self.config), now.wall_micros))));
+        }
+        Ok(())
     }
 
     /// Hears what came of work in the background.

@@ -267,6 +267,12 @@ pub struct VaultConfig {
     pub session_memory_bytes: usize,
     /// A lot file of this size goes to the archive; 0 for none.
     pub rotate_bytes: u64,
+    /// Level of compression of archived files; 0 for none.
+    pub archive_compress: usize,
+    /// Archived files older than this are removed; 0 for none.
+    pub retain_age: Duration,
+    /// The oldest archived files are removed while all take more than this; 0 for any size.
+    pub retain_bytes: u64,
 }
 
 impl Default for VaultConfig {
@@ -278,6 +284,9 @@ impl Default for VaultConfig {
             max_open_lots: 16_384,
             session_memory_bytes: 256 << 20,
             rotate_bytes: 0,
+            archive_compress: 0,
+            retain_age: Duration::ZERO,
+            retain_bytes: 0,
         }
     }
 }

@@ -386,6 +386,7 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
         #[allow(clippy::unnecessary_cast)]
         links: stat.st_nlink as u64,
         regular: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+        modified_seconds: stat.st_mtime,
     }
 }
 

@@ -119,6 +119,11 @@ pub const KINDS: &[Kind] = &[
         "a sealed lot has not what its footer says, or the footer cannot be read: it was changed after it was sealed",
         "compare the lot's files with the footer's list, and restore what differs from a backup",
     ),
+    damage(
+        "archive_damaged",
+        "a compressed file of the archive cannot be read whole, or not with its checksum: the disk, or somebody, has changed it",
+        "restore the file from a backup, and look at the disk",
+    ),
     note(
         "journal_torn_tail",
         "the journal ends in bytes that are no whole entry, and nothing behind them was promised: the trace of a kill, or damage to the very last group of batches, for which no later entry can vouch",
@@ -232,7 +237,7 @@ pub struct Report {
     pub lots: u64,
     /// Files read in the archive.
     pub archived: u64,
-    /// Lots that are sealed, and held to their footers.
+    /// Lots that are sealed and have what their footers say.
     pub sealed: u64,
     /// Lines read.
     pub records: u64,

@@ -69,7 +69,14 @@ fn in_archive(name: &str, path: &Path) -> Name {
 }
 
 fn in_lot_dir(name: &str) -> Name {
-    if number_of(name).is_some() { Name::Ours } else { Name::Unknown }
+    let packing = name.strip_suffix(PREPARING_SUFFIX).is_some_and(|name| number_of(name).is_some());
+    if packing {
+        Name::Passing
+    } else if number_of(name).is_some() {
+        Name::Ours
+    } else {
+        Name::Unknown
+    }
 }
 
 fn in_quarantine(name: &str) -> Name {

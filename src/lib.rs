@@ -40,9 +40,9 @@
 //! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`rotation`], [`chores`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; to the archive; finished files; clock and space |
 //! | [`sessions`] | what each session stored last |
 //! | [`frame`], [`journal`], [`spares`], [`chain`], [`window`] | journal bytes; writing them; segments to come; reading them back and deciding what they mean; a window at a time |
-//! | [`lots`], [`hands`], [`archive`], [`seal`], [`quarantine`] | lot files; what others did to them; where finished ones go, and how a lot is closed; what is set aside |
+//! | [`lots`], [`hands`], [`archive`], [`seal`], [`keeping`], [`quarantine`] | lot files; what others did to them; where finished ones go, how a lot is closed, and the archive kept; what is set aside |
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
-//! | [`background`] | the vault's helpers: segments prepared and removed, lots synced |
+//! | [`background`], [`chore`] | the vault's helpers: segments prepared and removed, lots synced |
 //! | [`storage`], [`medium`], [`disk`] | the disk seam with its failure latch; what a disk can do; the real one |
 //! | [`metrics`] | counters, quantiles and histograms |
 //! | [`scrape`], [`exposition`], [`sampler`] | the metrics page over HTTP, where it is asked for; what stands on it; figures of the process and the disk |
@@ -69,6 +69,7 @@ pub mod budget;
 pub mod chain;
 pub mod check;
 pub mod checkpoint;
+pub mod chore;
 pub mod chores;
 pub mod client;
 pub mod commit;
@@ -87,6 +88,7 @@ pub mod inbox;
 pub mod inventory;
 pub mod item;
 pub mod journal;
+pub mod keeping;
 pub mod lines;
 pub mod load;
 pub mod lots;

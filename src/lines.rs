@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::archive::{ARCHIVE_DIR, lot_dir, plain_name};
+use crate::archive::{ARCHIVE_DIR, lot_dir};
 use crate::batch::{STAMP_BYTES, encode_stem};
 use crate::findings::{Finding, Report};
 use crate::lots::{SEAL_SUFFIX, file_name};
@@ -22,9 +21,11 @@ use crate::shelf;
 const CLOCK_STEP_MICROS: i64 = 3600 * 1_000_000;
 /// Batches this young are no gap while a daemon runs: lot files are read one after the other.
 const GAP_REST_MICROS: i64 = 60 * 1_000_000;
-
 /// No line of lotlogd's is longer, in bytes: an item is at most a request line.
 const LINE_BYTES: u64 = 1 << 30;
+
+/// What is in a file of a lot.
+type Content = Box<dyn Read + Send>;
 
 type Raw<'a> = Option<&'a RawValue>;
 
@@ -153,19 +154,16 @@ impl<'a> Reading<'a> {
         if let Ok(meta) = self.data_dir.join(&file).symlink_metadata()
             && !meta.is_file()
         {
-            let what = format!("{:?}", meta.file_type());
-            let what = if meta.is_symlink() {
-                "a symbolic link"
-            } else if meta.is_dir() {
-                "a directory"
-            } else {
-                &what
+            let what = match (meta.is_symlink(), meta.is_dir()) {
+                (true, _) => "a symbolic link".to_owned(),
+                (_, true) => "a directory".to_owned(),
+                _ => format!("{:?}", meta.file_type()),
             };
             self.report.find(Finding::of_file("not_a_file", file, what));
-            // Of the archive nothing is said then.
             return;
         }
-        let footer = self.footer(stem);
+        // Looked for before the lot is read: what has one does not grow any more.
+        let footer = shelf::footer(self.data_dir, stem);
         let mut shelf = match shelf::open(self.data_dir, stem) {
             Ok(shelf) => shelf,
             Err(error) => return self.report.find(Finding::of_file("unreadable", file, error.to_string())),
@@ -176,48 +174,50 @@ impl<'a> Reading<'a> {
         self.report.lots += 1;
         let mut last = Last::default();
         for number in std::mem::take(&mut shelf.archived) {
-            let file = format!("{ARCHIVE_DIR}/{}/{}", lot_dir(stem), plain_name(number));
+            let dir = format!("{ARCHIVE_DIR}/{}", lot_dir(stem));
             match shelf.archived(number) {
                 Ok(Some(archived)) => {
                     self.report.archived += 1;
-                    self.one(file, archived.file, stem, Place::Archive, &mut last);
+                    let name = archived.path.file_name().unwrap_or_default().to_string_lossy();
+                    self.one(format!("{dir}/{name}"), archived.content, stem, Place::Archive, &mut last);
                 }
                 Ok(None) => {}
-                Err(error) => self.report.find(Finding::of_file("unreadable", file, error.to_string())),
+                Err(error) => self.report.find(Finding::of_file("unreadable", dir, error.to_string())),
             }
         }
         if let Some(live) = shelf.live {
-            self.one(file, live, stem, Place::Lots { redo }, &mut last);
+            self.one(file, Box::new(live), stem, Place::Lots { redo }, &mut last);
         }
-        if let Some((file, text)) = footer {
-            self.report.sealed += 1;
-            if let Some(what) = seal::broken(&text, last.records, last.bytes, &last.hash) {
-                self.report.find(Finding::of_file("seal_broken", file, what));
-            }
-        }
-    }
-
-    /// The footer of a lot: looked for before the lot is read, for what has one does not grow any more.
-    fn footer(&mut self, stem: &str) -> Option<(String, Vec<u8>)> {
         let file = format!("lots/{stem}{SEAL_SUFFIX}");
-        match std::fs::read(self.data_dir.join(&file)) {
-            Ok(text) => return Some((file, text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        match footer
+            .map(|footer| footer.map(|text| seal::broken(&text, last.records, last.bytes, &last.hash)))
+        {
+            Ok(Some(None)) => self.report.sealed += 1,
+            Ok(Some(Some(what))) => self.report.find(Finding::of_file("seal_broken", file, what)),
+            Ok(None) => {}
             Err(error) => self.report.find(Finding::of_file("unreadable", file, error.to_string())),
         }
-        None
     }
 
     /// Reads one file of a lot.
-    fn one(&mut self, name: String, file: File, stem: &str, place: Place, last: &mut Last) {
+    fn one(&mut self, name: String, file: Content, stem: &str, place: Place, last: &mut Last) {
         let index = self.names.len() as u32;
         self.names.push(name.clone());
         if let Err(error) = self.read(file, stem, index, place, last) {
-            self.report.find(Finding::of_file("unreadable", name, error.to_string()));
+            // What the system did not say, the compression's checksum did.
+            let kind = if error.raw_os_error().is_some() { "unreadable" } else { "archive_damaged" };
+            self.report.find(Finding::of_file(kind, name, error.to_string()));
         }
     }
 
-    fn read(&mut self, file: File, stem: &str, index: u32, place: Place, last: &mut Last) -> io::Result<()> {
+    fn read(
+        &mut self,
+        file: Content,
+        stem: &str,
+        index: u32,
+        place: Place,
+        last: &mut Last,
+    ) -> io::Result<()> {
         // What is in the archive is finished, whoever runs.
         let (running, redo) = match place {
             Place::Archive => (false, None),

@@ -57,6 +57,8 @@ pub struct Stat {
     pub links: u64,
     /// Whether it is a regular file.
     pub regular: bool,
+    /// When it was last written, in seconds since 1970.
+    pub modified_seconds: i64,
 }
 
 /// An open file of a [`Disk`].

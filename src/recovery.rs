@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::archive;
-use crate::background::{Lane, PREPARING_SUFFIX, clear_marker, is_marked};
+use crate::background::{KEEPING, Lane, PREPARING_SUFFIX, clear_marker, is_marked};
 use crate::batch::{Batch, Body, Durability, LotId, SessionId, decode_stem};
 use crate::chain::{self, Decision, Scanned};
+use crate::chores::keeping_policy;
 use crate::config::VaultConfig;
 use crate::disk::{RealDisk, TakeError};
 use crate::frame::{FORMAT_VERSION, Position, segment_name};
@@ -371,8 +372,11 @@ fn begin(
     let lane = around.lane("lot syncs", storage).map_err(OpenError::Thread)?;
     let checkpointing = Checkpointing::new(lane, told.next_lsn, told.running_seconds, now.mono);
     let chores = around.lane("chores", storage).map_err(OpenError::Thread)?;
+    let keeps = !keeping_policy(config).is_idle();
+    let keeping = keeps.then(|| around.lane(KEEPING, storage)).transpose().map_err(OpenError::Thread)?;
     let parts = Parts {
         chores,
+        keeping,
         journal,
         lots,
         sessions,

@@ -160,6 +160,7 @@ impl Vault {
                 self.lots.forget(lot);
             }
         }
+        self.keep_moved(&made);
         // Their places among the lots may be given to others.
         self.group_lots.clear();
         if let Err(error) = archive::conclude(&self.storage) {

@@ -54,6 +54,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const PIB: u64 = 1 << 50;
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -111,6 +112,9 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "max_open_lots", kind: count(|c| &mut c.vault.max_open_lots, 2, 1_000_000), help: "Lot files held open at once; lowered to what the limit of open files leaves" },
     Setting { key: "session_memory_bytes", kind: size(|c| &mut c.vault.session_memory_bytes, 64 * KIB, 64 * GIB), help: "Memory for the table of sessions; when it is full a new session is answered `busy`" },
     Setting { key: "rotate_bytes", kind: Kind::LongSize { at: |c| &mut c.vault.rotate_bytes, min: 0, max: PIB }, help: "A lot file that has grown to this size is moved to archive/; 0 for never" },
+    Setting { key: "archive_compress", kind: count(|c| &mut c.vault.archive_compress, 0, 19), help: "Archived files are compressed in the background with this level of zstd; 0 for not at all" },
+    Setting { key: "retain_age_seconds", kind: time(|c| &mut c.vault.retain_age, Duration::ZERO, CENTURY), help: "Archived files that were last written so long ago are removed, with their records, those of sealed lots apart; 0 for never" },
+    Setting { key: "retain_bytes", kind: Kind::LongSize { at: |c| &mut c.vault.retain_bytes, min: 0, max: PIB }, help: "While archived files take more than this the oldest are removed, with their records, those of sealed lots apart; 0 for never" },
 ];
 
 /// The setting of this key.

@@ -2,13 +2,13 @@
 //! also while the daemon moves files between the two places. Changes nothing; knows nothing of what is in them.
 
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::archive::{ARCHIVE_DIR, LOT_DIR_PREFIX, lot_dir, number_of, plain_name};
+use crate::archive::{ARCHIVE_DIR, LOT_DIR_PREFIX, lot_dir, number_of, packed_name, plain_name, unpack};
 use crate::batch::decode_stem;
-use crate::lots::{LOT_SUFFIX, file_name};
+use crate::lots::{LOT_SUFFIX, SEAL_SUFFIX, file_name};
 
 /// So often the two places are looked at again where a file was moved between the looks.
 const LOOKS: usize = 100;
@@ -24,10 +24,9 @@ pub struct Shelf {
 }
 
 /// An archived file.
-#[derive(Debug)]
 pub struct Archived {
-    /// The file.
-    pub file: File,
+    /// What is in it, not compressed.
+    pub content: Box<dyn Read + Send>,
     /// Its path.
     pub path: PathBuf,
 }
@@ -88,6 +87,18 @@ pub fn open(data_dir: &Path, stem: &str) -> io::Result<Shelf> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "its file is moved faster than it can be opened"))
 }
 
+/// The footer of a lot, if it is sealed.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn footer(data_dir: &Path, stem: &str) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(data_dir.join("lots").join(format!("{stem}{SEAL_SUFFIX}"))) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Shelf {
     /// Whether the lot has no file at all.
     pub fn is_empty(&self) -> bool {
@@ -99,9 +110,19 @@ impl Shelf {
     /// # Errors
     /// When it cannot be opened.
     pub fn archived(&self, number: u64) -> io::Result<Option<Archived>> {
+        // The compressed one is there before the plain one goes.
         let path = self.dir.join(plain_name(number));
         match open_regular(&path) {
-            Ok(file) => Ok(Some(Archived { file, path })),
+            Ok(file) => return Ok(Some(Archived { content: Box::new(file), path })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let path = self.dir.join(packed_name(number));
+        match open_regular(&path) {
+            Ok(file) => {
+                let content = unpack(file, &packed_name(number)).map_err(|error| error.source)?;
+                Ok(Some(Archived { content, path }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

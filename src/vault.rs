@@ -226,6 +226,10 @@ pub struct Vault {
     pub(crate) rotation: Rotation,
     /// Works on finished files.
     pub(crate) chores: Lane,
+    /// Keeps the archive, where the operator has set how.
+    pub(crate) keeping: Option<Lane>,
+    /// When all of the archive is looked at next.
+    pub(crate) keep_at: Instant,
     /// Lots that are being sealed, and who waits for that: they take no batches any more.
     pub(crate) sealing: HashMap<Box<str>, Ticket>,
     pub(crate) pending_retry_at: Instant,
@@ -243,6 +247,7 @@ pub(crate) struct Parts {
     pub sessions: Sessions,
     pub checkpointing: Checkpointing,
     pub chores: Lane,
+    pub keeping: Option<Lane>,
     pub next_lsn: u64,
     pub stamp_micros: i64,
 }
@@ -292,6 +297,8 @@ impl Vault {
             space: Space { free_bytes: 0, probed: None, lacking: false, refused: None },
             rotation: Rotation::new(now),
             chores: parts.chores,
+            keeping: parts.keeping,
+            keep_at: now,
             sealing: HashMap::new(),
             pending_retry_at: now,
             retrying: false,

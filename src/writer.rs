@@ -311,6 +311,7 @@ impl Vault {
         self.step_checkpoint(now)?;
         self.rotate_some(now)?;
         self.hear_chores()?;
+        self.keep(now)?;
         self.answers.ring();
         Ok(())
     }
@@ -321,7 +322,15 @@ impl Vault {
         let apply = (!self.ready.is_empty()).then_some(now);
         let checkpoint = self.checkpoint_deadline(now);
         let journal = self.journal.next_deadline(now);
-        let all = [apply, self.sync_due_at(), retry, journal, checkpoint, self.rotation_deadline(now)];
+        let all = [
+            apply,
+            self.sync_due_at(),
+            retry,
+            journal,
+            checkpoint,
+            self.rotation_deadline(now),
+            self.keeping_deadline(now),
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -332,6 +341,9 @@ impl Vault {
     pub fn run(mut self, receiver: Receiver) -> Result<(), VaultError> {
         self.journal.ring(receiver.bell());
         self.chores.ring(receiver.bell());
+        if let Some(keeping) = &self.keeping {
+            keeping.ring(receiver.bell());
+        }
         loop {
             let now = Now::read();
             self.tick(now)?;

@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod keeping;
 mod logrotate;
 mod reload;
 mod rotation;

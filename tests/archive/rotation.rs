@@ -125,8 +125,16 @@ fn beside_kills_and_rotations_every_reader_finds_each_record_once() {
     println!("LOTLOG_SEED={seed}");
     let rounds = number("LOTLOG_ROUNDS", 25);
     let place = Place::new();
-    let flags =
-        ["--segment-bytes", "1MiB", "--checkpoint-interval-seconds", "100ms", "--rotate-bytes", "30KB"];
+    let flags = [
+        "--segment-bytes",
+        "1MiB",
+        "--checkpoint-interval-seconds",
+        "100ms",
+        "--rotate-bytes",
+        "30KB",
+        "--archive-compress",
+        "1",
+    ];
     let mut daemon = Daemon::start_in(&place, &flags);
     let stop = Stop::default();
     let load = Load { lots: 5, pause: Duration::from_millis(2), synced_percent: 50, ..Load::default() };
@@ -171,7 +179,14 @@ fn beside_kills_and_rotations_every_reader_finds_each_record_once() {
     let lots = lot_files(&place.data());
     let verdict = Verdict { vanished: gone, ..judge(&lots, &sent, &record, After::Death) };
     assert_eq!(verdict, Verdict::default());
-    let files: usize = (0..5).map(|n| archived(&place.data(), &format!("lot-{n}")).len()).sum();
+    // One that was being compressed at the end may stand there twice, or not be finished.
+    let numbers = |n| {
+        let mut names = archived(&place.data(), &format!("lot-{n}"));
+        names.iter_mut().for_each(|name| name.truncate(20));
+        names.dedup();
+        names.len()
+    };
+    let files: usize = (0..5).map(numbers).sum();
     println!("{rounds} rounds, {files} archived files, {} batches", sent.len());
     assert!(files as u64 > rounds / 4, "only {files} files were archived");
     let report = verify(&place.data()).unwrap();

@@ -406,6 +406,15 @@ pub fn lot_files(data: &Path) -> Lots {
     stems.into_iter().filter_map(|stem| lot_file(&lots, &archive, &stem).map(|bytes| (stem, bytes))).collect()
 }
 
+/// One archived file, as it was before it was compressed.
+fn archived_file(dir: &Path, number: &str) -> Option<Vec<u8>> {
+    if let Ok(bytes) = std::fs::read(dir.join(format!("{number}.jsonl"))) {
+        return Some(bytes);
+    }
+    let packed = std::fs::read(dir.join(format!("{number}.jsonl.zst"))).ok()?;
+    Some(zstd::decode_all(&packed[..]).expect("a compressed file is whole as soon as it has its name"))
+}
+
 /// One lot, as it was at one moment; `None` where it has no file.
 fn lot_file(lots: &Path, archive: &Path, stem: &str) -> Option<Vec<u8>> {
     let (live, dir) = (lots.join(format!("{stem}.jsonl")), archive.join(format!("lot={stem}")));
@@ -422,8 +431,9 @@ fn lot_file(lots: &Path, archive: &Path, stem: &str) -> Option<Vec<u8>> {
             return None;
         }
         let mut bytes = Vec::new();
-        for name in archived {
-            bytes.extend(std::fs::read(dir.join(name)).unwrap());
+        let numbers: BTreeSet<&str> = archived.iter().filter_map(|name| name.get(..20)).collect();
+        for number in numbers {
+            bytes.extend(archived_file(&dir, number).expect("nothing is removed from the archive"));
         }
         if let Some(mut file) = opened {
             file.read_to_end(&mut bytes).unwrap();

@@ -94,10 +94,11 @@ impl Story {
         }
     }
 
-    /// In one schedule of three lots are rotated when they have grown a little.
+    /// In one schedule of three lots are rotated when they have grown a little, in one of two what is archived is compressed.
     fn config(&self) -> VaultConfig {
         let rotate_bytes = if self.seed.is_multiple_of(3) { 10_000 } else { 0 };
-        VaultConfig { rotate_bytes, ..config() }
+        let archive_compress = usize::from(self.seed.is_multiple_of(2));
+        VaultConfig { rotate_bytes, archive_compress, ..config() }
     }
 
     fn note(&self) -> String {

@@ -163,7 +163,7 @@ fn survey(lot: String, mut shelf: Shelf) -> io::Result<Option<Lot>> {
     for number in std::mem::take(&mut shelf.archived) {
         if let Some(mut archived) = shelf.archived(number)? {
             all.archived += 1;
-            add(&mut all, &mut archived.file)?;
+            add(&mut all, &mut archived.content)?;
         }
     }
     if let Some(mut live) = shelf.live {
@@ -172,10 +172,11 @@ fn survey(lot: String, mut shelf: Shelf) -> io::Result<Option<Lot>> {
     Ok(Some(all))
 }
 
-/// Adds what is in one of a lot's files.
-fn add(lot: &mut Lot, file: &mut File) -> io::Result<()> {
+/// Adds the whole lines of one of a lot's files.
+fn add(lot: &mut Lot, file: &mut impl Read) -> io::Result<()> {
     let mut chunk = vec![0u8; CHUNK_BYTES];
-    let (mut at, mut records, mut bytes, mut last_start) = (0u64, 0u64, 0u64, 0u64);
+    // The line that is not ended yet, and the last one that is.
+    let (mut open, mut last, mut open_bytes) = (Vec::new(), Vec::new(), 0u64);
     loop {
         let count = match file.read(&mut chunk) {
             Ok(0) => break,
@@ -183,20 +184,28 @@ fn add(lot: &mut Lot, file: &mut File) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        for newline in memchr::memchr_iter(b'\n', &chunk[..count]) {
-            records += 1;
-            last_start = bytes;
-            bytes = at + newline as u64 + 1;
+        let mut rest = &chunk[..count];
+        if let Some(end) = memchr::memrchr(b'\n', rest) {
+            lot.records += memchr::memchr_iter(b'\n', rest).count() as u64;
+            lot.bytes += open_bytes + end as u64 + 1;
+            open_bytes = 0;
+            match memchr::memrchr(b'\n', &rest[..end]) {
+                Some(before) => last = rest[before + 1..end].to_vec(),
+                None => {
+                    last = std::mem::take(&mut open);
+                    last.extend_from_slice(&rest[..end]);
+                }
+            }
+            open.clear();
+            rest = &rest[end + 1..];
         }
-        at += count as u64;
+        open_bytes += rest.len() as u64;
+        if open.len() as u64 <= MAX_LAST_RECORD_BYTES {
+            open.extend_from_slice(rest);
+        }
     }
-    lot.records += records;
-    lot.bytes += bytes;
-    if bytes > 0 && bytes - last_start <= MAX_LAST_RECORD_BYTES {
-        file.seek(SeekFrom::Start(last_start))?;
-        let mut line = Vec::new();
-        file.take(bytes - last_start).read_to_end(&mut line)?;
-        let record: Option<Value> = serde_json::from_slice(&line).ok();
+    if !last.is_empty() {
+        let record: Option<Value> = serde_json::from_slice(&last).ok();
         lot.last = record.and_then(|record| record.get("timestamp")?.as_str().map(str::to_owned));
     }
     Ok(())

@@ -102,7 +102,7 @@ fn before_live(shelf: &Shelf, mut wanted: u64) -> Result<(), Failure> {
             shelf.archived(*number).map_err(|error| Failure::reading(Path::new("archive"), &error))?;
         let Some(archived) = opened else { continue };
         let lines =
-            last_lines(archived.file, wanted).map_err(|error| Failure::reading(&archived.path, &error))?;
+            last_lines(archived.content, wanted).map_err(|error| Failure::reading(&archived.path, &error))?;
         wanted -= lines.len() as u64;
         pieces.push(lines);
     }

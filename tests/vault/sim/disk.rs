@@ -437,7 +437,13 @@ impl Disk for SimDisk {
         self.looks(|| format!("stat {}{name}", dir.prefix()))?;
         let world = self.world.lock().unwrap();
         let id = world.find(dir, name);
-        Ok(id.map(|id| Stat { bytes: world.inodes[&id].length as u64, id: (1, id), links: 1, regular: true }))
+        Ok(id.map(|id| Stat {
+            bytes: world.inodes[&id].length as u64,
+            id: (1, id),
+            links: 1,
+            regular: true,
+            modified_seconds: 0,
+        }))
     }
 
     fn list(&self, dir: Dir, sub: Option<&str>) -> io::Result<Vec<String>> {
@@ -601,7 +607,7 @@ impl DiskFile for SimFile {
         let links =
             world.dirs.values().flat_map(|d| d.cached.values()).filter(|id| **id == self.inode).count();
         let bytes = world.inodes[&self.inode].length as u64;
-        Ok(Stat { bytes, id: (1, self.inode), links: links as u64, regular: true })
+        Ok(Stat { bytes, id: (1, self.inode), links: links as u64, regular: true, modified_seconds: 0 })
     }
 
     fn drop_cache(&self) -> io::Result<()> {

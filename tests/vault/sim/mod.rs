@@ -172,9 +172,19 @@ pub fn lots(world: &World) -> Lots {
     let mut lots = Lots::new();
     for dir in world.names(Dir::Archive) {
         let files = world.names_below(Dir::Archive, Some(&dir)).unwrap();
-        let bytes = files.iter().flat_map(|name| world.read(Dir::Archive, &format!("{dir}/{name}")).unwrap());
-        let bytes: Vec<u8> = bytes.collect();
-        if !files.is_empty() {
+        let numbers: BTreeSet<&str> = files.iter().filter_map(|name| name.get(..20)).collect();
+        let read = |number: &&str| {
+            let plain = world.read(Dir::Archive, &format!("{dir}/{number}.jsonl"));
+            plain.or_else(|| {
+                let packed = world.read(Dir::Archive, &format!("{dir}/{number}.jsonl.zst"))?;
+                Some(
+                    zstd::decode_all(&packed[..])
+                        .expect("a compressed file is whole once the plain one is gone"),
+                )
+            })
+        };
+        let bytes: Vec<u8> = numbers.iter().filter_map(read).flatten().collect();
+        if !numbers.is_empty() {
             lots.insert(dir.strip_prefix("lot=").unwrap().to_owned(), bytes);
         }
     }
