@@ -6,6 +6,7 @@
 mod common;
 mod keeping;
 mod logrotate;
+mod recipes;
 mod reload;
 mod rotation;
 mod seal;
