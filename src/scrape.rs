@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,12 +46,12 @@ const PULSE_INTERVAL: Duration = Duration::from_secs(1);
 /// A writer that makes no progress for so long is not healthy.
 const STALLED: Duration = Duration::from_secs(15);
 
-/// The listener; a socket file of ours is removed when it is dropped.
+/// The listener.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, PathBuf),
 }
 
 impl std::fmt::Display for Listener {
@@ -60,27 +61,30 @@ impl std::fmt::Display for Listener {
                 Ok(address) => write!(f, "http://{address}/metrics"),
                 Err(error) => error.fmt(f),
             },
-            Listener::Unix(_, file) => file.path().display().fmt(f),
+            Listener::Unix(_, path) => path.display().fmt(f),
         }
     }
 }
 
-/// Listens.
+/// Listens; gives a socket file, too, that its caller keeps for as long, and that is removed when it is dropped.
 ///
 /// # Errors
 /// Why not, with the next step.
-pub async fn bind(at: &MetricsAt, access: Access) -> Result<Listener, String> {
+pub async fn bind(at: &MetricsAt, access: Access) -> Result<(Listener, Option<SocketFile>), String> {
     match at {
-        MetricsAt::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp).map_err(|error| {
-            let next = if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) {
-                "under systemd the unit forbids it until metrics-tcp.conf is installed as a drop-in"
-            } else {
-                "choose another address, or leave metrics out"
-            };
-            format!("metrics cannot be served on {address}: {error}: {next}")
-        }),
+        MetricsAt::Tcp(address) => TcpListener::bind(address)
+            .await
+            .map(|listener| (Listener::Tcp(listener), None))
+            .map_err(|error| {
+                let next = if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) {
+                    "under systemd the unit forbids it until metrics-tcp.conf is installed as a drop-in"
+                } else {
+                    "choose another address, or leave metrics out"
+                };
+                format!("metrics cannot be served on {address}: {error}: {next}")
+            }),
         MetricsAt::Unix(path) => door::bind(path, access)
-            .map(|(listener, file)| Listener::Unix(listener, file))
+            .map(|(listener, file)| (Listener::Unix(listener, path.clone()), Some(file)))
             .map_err(|error| format!("metrics cannot be served: {error}")),
     }
 }
@@ -227,6 +231,8 @@ where
         });
         let served = http1::Builder::new()
             .keep_alive(false)
+            // Who has asked may shut down its writing half.
+            .half_close(true)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS)
             .timer(TokioTimer::new())

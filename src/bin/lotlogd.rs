@@ -214,10 +214,11 @@ async fn live(
     say_ready(&socket, &config.data_dir);
     let front = Front::new(&config, metrics.clone());
     let asked = front.reload.clone();
-    if let Some(listener) = scraped {
+    let _metrics_file = scraped.map(|(listener, file)| {
         tracing::info!("metrics on {listener}");
         tokio::spawn(scrape::serve(listener, scrape::Source::new(front.clone(), shutdown.drain.clone())));
-    }
+        file
+    });
     let mut server = tokio::spawn(server::serve(listener, front, sender.clone(), shutdown.drain.clone()));
     tokio::spawn(systemd::watchdog(metrics, shutdown.drain.clone()));
     let weak = sender.downgrade();

@@ -1,10 +1,11 @@
 //! Slow, greedy and nonsensical readers of the page: they get little, and producers feel nothing of them.
 
 use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::common::{Daemon, until};
-use crate::scraper::{Stream, resident_kib, tcp_of};
+use crate::scraper::{At, Stream, resident_kib, tcp_of};
 
 const BATCH: &str = r#"{"items":[{"a":1}]}"#;
 
@@ -26,6 +27,26 @@ fn what_is_no_good_request_is_refused_by_its_status() {
     assert!(matches!(status(many.as_bytes()), None | Some(400 | 431)));
     assert_eq!(at.get("/metrics").status, 200);
     assert_eq!(daemon.ask(BATCH)["ok"], true);
+}
+
+#[test]
+fn who_has_asked_may_shut_down_its_writing_half() {
+    let daemon = Daemon::start(&["--metrics", "127.0.0.1:0"]);
+    let At::Tcp(address) = tcp_of(&daemon) else { panic!("an address") };
+    for request in ["GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "GET /met"] {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut page = String::new();
+        let _ = stream.read_to_string(&mut page);
+        // A whole page for a whole request, and the end for one that will never be whole.
+        assert_eq!(
+            page.ends_with('\n') && page.contains("process_start_time_seconds"),
+            request.len() > 10,
+            "{page}"
+        );
+    }
 }
 
 #[test]
