@@ -67,6 +67,7 @@ impl Purse {
                 if let Some(own) = own {
                     self.own.end_leave(own, 0, inbox_bytes);
                 }
+                self.own.give_pass_back();
                 None
             }
         }
@@ -114,9 +115,11 @@ impl Purse {
         is_limited
     }
 
-    /// Counts what the user's quota did not give.
-    fn counted<T>(&self, given: Option<T>) -> Option<T> {
+    /// Counts what the user's quota did not give. Nobody has one of the two passes and waits for the other, which
+    /// somebody may have who waits for that one; and who waits for its own user's quota keeps no other user waiting.
+    fn counted<T>(&mut self, given: Option<T>) -> Option<T> {
         if given.is_none() {
+            self.all.give_pass_back();
             self.guest.waits();
         }
         given
@@ -219,5 +222,49 @@ mod tests {
         assert!(longest > 2 * QUOTA_BYTES, "{longest}");
         let all: usize = halves.iter().map(|(_, held)| held).sum();
         assert!(all - longest < QUOTA_BYTES + 20 * (4 << 10), "{all} {longest}");
+    }
+
+    #[test]
+    fn the_passes_of_a_user_and_of_all_never_wait_for_each_other() {
+        let scene = Scene::new();
+        let read = |purse: &mut Purse, held: &mut usize| {
+            let Some(permit) = purse.leave_to_read(*held) else { return false };
+            let bytes = permit.bytes;
+            *held += bytes;
+            purse.end_leave(permit, bytes, *held);
+            true
+        };
+        let (mut one, mut other) = (scene.purse(1), scene.purse(1));
+        let (mut of_one, mut of_other) = (0, 0);
+        scene.purse(1).speaks(Instant::now());
+        scene.purse(2).speaks(Instant::now());
+        // The user's quota is used up: one takes the user's pass, and goes on beyond the quota.
+        let quota = one.guest.budget.take(QUOTA_BYTES);
+        (0..4).for_each(|_| assert!(read(&mut one, &mut of_one)));
+        drop(quota);
+        // All others' unfinished lines have filled the daemon: the other takes its pass, then uses up the quota.
+        let all = scene.budget.take(ALL_BYTES);
+        while read(&mut other, &mut of_other) {}
+        assert!(of_other >= QUOTA_BYTES / 2, "{of_other}");
+        // One of the two can always go on to the end of its line.
+        for _ in 0..100 {
+            let went_on = [read(&mut one, &mut of_one), read(&mut other, &mut of_other)];
+            assert!(went_on.contains(&true), "{of_one} and {of_other} wait for each other for ever");
+        }
+        // Nor does another user wait for who waits for its own user's quota.
+        let (mut of_one, mut of_next) = (0, 0);
+        let quota = one.guest.budget.take(QUOTA_BYTES);
+        let (mut next, mut third) = (scene.purse(1), scene.purse(2));
+        one.give_up();
+        other.give_up();
+        drop(all);
+        while read(&mut one, &mut of_one) && of_one < QUOTA_BYTES {}
+        drop(quota);
+        let all = scene.budget.take(ALL_BYTES);
+        while read(&mut next, &mut of_next) {}
+        assert!(of_next >= QUOTA_BYTES / 2, "{of_next}");
+        let mut of_third = 0;
+        (0..4).for_each(|_| assert!(read(&mut third, &mut of_third), "{of_third}"));
+        drop(all);
     }
 }
