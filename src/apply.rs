@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::batch::Outcome;
+use crate::batch::{Outcome, SessionId};
 use crate::lots::{Birth, Look, Lot, Trouble};
 use crate::record;
 use crate::storage::WRITE_BYTES;
@@ -52,16 +52,25 @@ impl Vault {
         self.apply_changed(changed, now)
     }
 
-    /// Answers duplicates of older batches, unless their session has something pending still.
+    /// Answers duplicates of older batches, unless one of their session, in another lot, is not in its file yet.
     pub(crate) fn answer_older(&mut self) {
-        for (session, ticket, outcome) in std::mem::take(&mut self.older) {
-            let of_session =
-                |p: &&mut Pending| p.staged.batch.session.as_ref().is_some_and(|(name, _)| *name == session);
-            match self.pending.iter_mut().find(of_session) {
-                Some(pending) => pending.staged.waiting.push((ticket, outcome)),
+        for (session, lsn, ticket, outcome) in std::mem::take(&mut self.older) {
+            match self.last_on_its_way(&session, lsn - 1) {
+                Some(staged) => staged.waiting.push((ticket, outcome)),
                 None => self.answers.give(ticket, outcome),
             }
         }
+    }
+
+    /// The last batch of a session, up to an lsn, that is synced and not in its lot file. Who waits for it waits for one
+    /// before it next, so that no stream of new ones can keep it waiting.
+    pub(crate) fn last_on_its_way(&mut self, session: &SessionId, up_to: u64) -> Option<&mut Staged> {
+        let ready = self.ready.iter_mut().flat_map(|(_, batches)| batches);
+        let pending = self.pending.iter_mut().map(|p| &mut p.staged);
+        let is_it = |s: &&mut Staged| {
+            s.lsn <= up_to && s.batch.session.as_ref().is_some_and(|(name, _)| name == session)
+        };
+        ready.chain(pending).filter(is_it).max_by_key(|s| s.lsn)
     }
 
     /// The last lsn below which everything is synced and in its lot file.
@@ -93,7 +102,7 @@ impl Vault {
             for (ticket, outcome) in staged.waiting {
                 match (&outcome, &staged.batch.session) {
                     (Outcome::Duplicate { last: None, .. }, Some((session, _))) => {
-                        self.older.push((session.clone(), ticket, outcome));
+                        self.older.push((session.clone(), staged.lsn, ticket, outcome));
                     }
                     _ => self.answers.give(ticket, outcome),
                 }

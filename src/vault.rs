@@ -212,8 +212,8 @@ pub struct Vault {
     pub(crate) checkpointing: Checkpointing,
     /// Tickets to answer as soon as the buffered frames are handed to the kernel.
     pub(crate) after_flush: Vec<(Ticket, Outcome)>,
-    /// Duplicates of older batches whose session's last batch has just reached its file.
-    pub(crate) older: Vec<(SessionId, Ticket, Outcome)>,
+    /// Duplicates of older batches whose session's batch of this lsn has just reached its file.
+    pub(crate) older: Vec<(SessionId, u64, Ticket, Outcome)>,
     /// Who waits until everything up to an lsn is synced and in the lot files, in order.
     pub(crate) sync_waiters: Vec<(u64, Ticket)>,
     /// What was answered in this turn.

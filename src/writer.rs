@@ -15,7 +15,7 @@ use crate::order::Order;
 use crate::queue::{Next, Receiver, Submission, Ticket};
 use crate::record;
 use crate::sessions::{Last, Verdict};
-use crate::vault::{Now, Pending, Staged, Vault, VaultError, no_space, sealed, unavailable};
+use crate::vault::{Now, Staged, Vault, VaultError, no_space, sealed, unavailable};
 
 impl Vault {
     /// Commits a group. This is the promise, and its order is the reason that it holds:
@@ -239,26 +239,21 @@ impl Vault {
         // What it repeats may be on its way to the disk: nobody may say that it is not stored.
         ticket.take();
         let ack = batch.ack;
-        let name = batch.session.as_ref().map(|(name, _)| name);
         self.metrics.duplicates.fetch_add(1, Relaxed);
         let outcome = Outcome::Duplicate { last, durability: ack };
         match ack {
             Durability::Written => self.after_flush.push((ticket, outcome)),
             Durability::Synced => {
-                // Of an older batch only the session is known: all that it has pending is waited for.
-                let is_it = |p: &Pending| match last {
-                    Some(_) => p.staged.lsn == lsn,
-                    None => p.staged.batch.session.as_ref().map(|(name, _)| name) == name,
-                };
-                let mut ready = self.ready.iter_mut().flat_map(|(_, batches)| batches);
-                let waiting = match self.staged.binary_search_by_key(&lsn, |s| s.lsn) {
-                    Ok(at) => {
+                let waiting = match (self.staged.binary_search_by_key(&lsn, |s| s.lsn), &batch.session) {
+                    (Ok(at), _) => {
                         self.sync_wanted = true;
                         Some(&mut self.staged[at])
                     }
-                    Err(_) => ready
-                        .find(|s| s.lsn == lsn)
-                        .or_else(|| self.pending.iter_mut().find(|p| is_it(p)).map(|p| &mut p.staged)),
+                    // Of an older batch only the session is known: all that it has on its way is waited for.
+                    (Err(_), Some((session, _))) => {
+                        self.last_on_its_way(session, lsn).filter(|s| last.is_none() || s.lsn == lsn)
+                    }
+                    (Err(_), None) => None,
                 };
                 match waiting {
                     Some(staged) => staged.waiting.push((ticket, outcome)),
@@ -306,6 +301,7 @@ impl Vault {
         self.answers.ring();
         if !self.pending.is_empty() && now.mono >= self.pending_retry_at {
             self.retry_pending(now)?;
+            self.answers.ring();
         }
         self.sync_if_wanted(now)?;
         self.step_checkpoint(now)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lotlog::batch::{Durability, Outcome};
 use lotlog::storage::Dir;
 
-use crate::sequences::{Rig, enospc, eperm, records};
+use crate::sequences::{Rig, enospc, eperm, records, world_at};
 use crate::sim::*;
 
 use Durability::{Synced, Written};
@@ -306,4 +306,44 @@ fn a_batch_in_its_file_in_part_is_not_doubled_by_a_change() {
         rig.pass(Duration::from_millis(300));
     }
     assert_eq!(judge(&own(&rig), &rig.farm.hear(), false), Verdict::default());
+}
+
+/// Two batches of one session, each in a lot of its own, synced together; the second one reaches its file first.
+/// Then what is given in `late`: the outcome of a duplicate of the first one when that is about to be written.
+fn told_of_the_older_one(late: bool) -> Option<Outcome> {
+    let mut rig = Rig::new();
+    rig.send("B", "b", 1, Synced);
+    rig.send("A", "a", 1, Synced);
+    rig.send("C", "c", 1, Synced);
+    let large = 30_000;
+    let first = rig.farm.send("A", "s", 1, Synced, 1, 10);
+    let second = rig.farm.send("B", "s", 2, Synced, 3, large);
+    let again = rig.farm.send("A", "s", 1, Synced, 1, 10);
+    let slot = rig.farm.hear().sent.len() - 1;
+    let (world, ledger) = world_at(&mut rig, "write lots/A", 1, |rig| {
+        let now = rig.around.now();
+        let mut again = Some(again);
+        let mut group = vec![first, second];
+        group.extend(again.take_if(|_| !late));
+        rig.vault.commit_group(group, now).unwrap();
+        while !lots(&rig.world())["B"].windows(6).any(|w| w == b"\"s/2/0") {
+            rig.vault.tick(now).unwrap();
+        }
+        let other = rig.farm.send("C", "c", 2, Synced, 3, large);
+        rig.vault.commit_group(again.into_iter().chain([other]).collect(), now).unwrap();
+        while rig.vault.is_busy() {
+            rig.vault.tick(now).unwrap();
+        }
+    });
+    assert!(!lots(&world)["A"].windows(6).any(|w| w == b"\"s/1/0"), "not yet");
+    let after = rig.farm.hear().sent[slot].answer.clone();
+    assert!(matches!(after, Some(Outcome::Duplicate { last: None, .. })), "{after:?}");
+    rig.check(false);
+    ledger.sent[slot].answer.clone()
+}
+
+#[test]
+fn the_duplicate_of_an_older_batch_waits_for_that_one_in_another_lot() {
+    assert_eq!(told_of_the_older_one(true), None, "asked when the session's last batch was in its file");
+    assert_eq!(told_of_the_older_one(false), None, "asked when neither was synced");
 }
