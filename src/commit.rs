@@ -178,6 +178,8 @@ impl Vault {
         hand.append(&mut self.staged);
         self.apply(hand, now)?;
         self.note_applied(now.mono);
+        // What follows may take its time, and who was answered need not wait for it.
+        self.answers.ring();
         Ok(())
     }
 

@@ -87,6 +87,8 @@ impl Vault {
         for (stem, end) in &ends {
             self.rotation.end(stem, end);
         }
+        // Those that are due later have a checkpoint in the background first, as these had.
+        self.rotation.prepared &= !self.rotation.due.is_empty();
         self.answer_orders();
         let pause = if failed { RETRY } else { PAUSE };
         self.rotation.not_before =
@@ -208,7 +210,7 @@ impl Vault {
         let newest = archive::numbers(&self.storage, stem)?.last().copied();
         let begun = Birth::of(&file).map(|birth| birth.lsn).filter(|lsn| (1..self.next_lsn).contains(lsn));
         let number = begun.filter(|lsn| newest.is_none_or(|newest| newest < *lsn));
-        let number = number.unwrap_or(newest.map_or(1, |newest| newest + 1));
+        let number = number.unwrap_or(newest.map_or(1, |newest| newest.saturating_add(1)));
         Ok(Ok(Move { stem: stem.to_owned(), number }))
     }
 

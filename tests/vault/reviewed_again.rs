@@ -1,10 +1,14 @@
 //! Sequences that a second review proved to break promises, each by name: other hands and a full disk together.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use lotlog::batch::{Durability, Outcome};
+use lotlog::queue::queue;
 use lotlog::storage::Dir;
 
 use crate::sequences::{Rig, enospc, eperm, records, world_at};
@@ -346,4 +350,28 @@ fn told_of_the_older_one(late: bool) -> Option<Outcome> {
 fn the_duplicate_of_an_older_batch_waits_for_that_one_in_another_lot() {
     assert_eq!(told_of_the_older_one(true), None, "asked when the session's last batch was in its file");
     assert_eq!(told_of_the_older_one(false), None, "asked when neither was synced");
+}
+
+/// Batches that the commit before a checkpoint brings into their files are answered before its syncs.
+#[test]
+fn who_is_answered_before_a_checkpoint_does_not_wait_for_its_syncs() {
+    let rig = Rig::new();
+    let (sender, receiver) = queue();
+    // More segments than may be held without a checkpoint, in one group.
+    for seq in 1..=200 {
+        sender.try_send(rig.farm.send("L", "s", seq, Synced, 1, 25_000)).unwrap();
+    }
+    drop(sender);
+    let heard = Arc::new(AtomicBool::new(false));
+    let (mark, farm, once) = (heard.clone(), rig.farm.clone(), AtomicBool::new(false));
+    rig.disk.set_hook(Box::new(move |_, what| {
+        if what.starts_with("sync lots/L") && !once.swap(true, Ordering::SeqCst) {
+            let filled = pin!(farm.mailbox.filled());
+            let rung = filled.poll(&mut Context::from_waker(Waker::noop())).is_ready();
+            mark.store(rung && farm.hear().sent.iter().all(|s| s.answer.is_some()), Ordering::SeqCst);
+        }
+        Ok(())
+    }));
+    rig.vault.run(receiver).unwrap();
+    assert!(heard.load(Ordering::SeqCst), "their lots are synced, and nobody has woken them");
 }
