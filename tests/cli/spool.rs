@@ -82,6 +82,21 @@ fn a_refused_batch_is_set_aside_and_what_is_behind_it_is_stored_once() {
 }
 
 #[test]
+fn what_is_behind_a_number_that_was_used_for_other_content_is_stored_once() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path());
+    let spool = tempfile::tempdir().unwrap();
+    std::fs::write(spool.path().join("1-1.spool"), line("a", 1, 9)).unwrap();
+    deliver(&daemon, spool.path(), 0);
+    let text = [line("a", 1, 1), line("a", 2, 2), line("a", 3, 3), line("b", 1, 4)];
+    std::fs::write(spool.path().join("2-1.spool"), text.concat()).unwrap();
+    let (page, said) = deliver(&daemon, spool.path(), 65);
+    assert_eq!(seen(&daemon), [9, 2, 3, 4], "{said}");
+    assert_eq!(page["refused"], 1, "{page}");
+    assert_eq!(std::fs::read_to_string(spool.path().join("2-1.refused")).unwrap(), text[0]);
+}
+
+#[test]
 fn a_session_that_the_daemon_does_not_know_goes_under_a_new_one_with_a_word() {
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path());

@@ -127,6 +127,17 @@ class Delivery(SpoolCase):
             self.assertEqual(file.read(), lines[1])
         self.assertTrue(any("refused" in str(warning.message) for warning in self.told))
 
+    def test_those_behind_a_number_that_was_used_for_other_content_are_stored_once(self):
+        spool = _spool.Spool(self.spool)
+        lines = [b'{"session":"s1","seq":%d,"context":{"lot_id":"L"},"items":[{"n":%d}]}\n' % (max(n, 1), n) for n in range(6)]
+        spool.write(lines[:1])
+        self.client(5).log([{"n": 7}], lot_id="L")
+        spool.write(lines[1:])
+        self.client(5).log([{"n": 8}], lot_id="L")
+        self.assertEqual(self.seen(), [0, 7, 2, 3, 4, 5, 8])
+        with open(os.path.join(self.spool, self.files(".refused")[0]), "rb") as file:
+            self.assertEqual(file.read(), lines[1])
+
     def test_a_spool_that_the_daemon_does_not_remember_goes_under_a_new_session_with_a_warning(self):
         client = self.client()
         client.log([{"n": 0}], lot_id="old")

@@ -104,7 +104,7 @@ struct Count {
 enum End {
     /// All of the run is stored.
     Stored,
-    /// One was refused for good, and none behind it is stored.
+    /// One was refused for good. None behind it is stored, unless its number was used for other content.
     Refused { at: usize, refused: Refused },
     /// Its lot is refused for now.
     PutOff(Refused),
@@ -210,7 +210,8 @@ impl Delivery {
         }
     }
 
-    /// What the file must hold now: the rest of the run under a new session, and what stood behind it.
+    /// What the file must hold now: the rest of the run, under a new session where its numbers cannot be used any more,
+    /// and what stood behind it.
     fn after_refusal(
         &mut self,
         name: &str,
@@ -230,6 +231,10 @@ impl Delivery {
         } else {
             self.set_aside(name, &rest[0].text, &refused.to_string())?;
             rest = &rest[1..];
+            if refused.code == "conflict" {
+                // That number is used up, so those behind it were the next, and may be stored by now: they keep theirs.
+                return Ok(rest.iter().chain(behind).map(|line| line.text.clone()).collect());
+            }
         }
         self.count.renumbered += rest.len() as u64;
         let session = uuid::Uuid::new_v4().to_string();

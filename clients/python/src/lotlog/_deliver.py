@@ -158,8 +158,13 @@ class Delivery:
         else:
             self._set_aside(rest[0].text, str(refused))
             rest = rest[1:]
-        name = str(uuid.uuid4())
-        lines = [line(name, at, text.body) for at, text in enumerate(rest, 1)] + [text.text for text in self._behind]
+        if refused.code == "conflict":
+            # That number is used up, so those behind it were the next, and may be stored by now: they keep theirs.
+            lines = [text.text for text in rest]
+        else:
+            name = str(uuid.uuid4())
+            lines = [line(name, at, text.body) for at, text in enumerate(rest, 1)]
+        lines += [text.text for text in self._behind]
         if lines:
             self._spool.replace(self._name, lines)
             self._names.insert(0, self._name)
