@@ -149,6 +149,40 @@ fn tail_follows_through_rotation_and_truncation_and_ends_on_a_signal() {
 }
 
 #[test]
+fn tail_that_was_held_up_misses_nothing_of_what_was_archived_meanwhile() {
+    let home = tempfile::tempdir().unwrap();
+    let lot = lots_dir(home.path()).join("L.jsonl");
+    let archive = home.path().join("archive/lot=L");
+    fs::create_dir_all(&archive).unwrap();
+    let rotate = |number: u64| fs::rename(&lot, archive.join(format!("{number:020}.jsonl"))).unwrap();
+    append(&lot, "before\n");
+    rotate(1);
+    append(&lot, "one\n");
+    let mut follow = Follow::start(home.path(), &["-n", "1"]);
+    follow.expect("one");
+    let tail = rustix::process::Pid::from_child(&follow.child);
+    let signal = |signal| rustix::process::kill_process(tail, signal).unwrap();
+    for (live, begin) in [(true, 2), (false, 12)] {
+        signal(rustix::process::Signal::STOP);
+        append(&lot, &format!("end of {begin}\n"));
+        rotate(begin);
+        append(&lot, &format!("two {begin}\n2\n"));
+        rotate(begin + 1);
+        append(&lot, &format!("three {begin}\n"));
+        if !live {
+            rotate(begin + 2);
+        }
+        signal(rustix::process::Signal::CONT);
+        follow.expect(&format!("end of {begin}"));
+        follow.expect(&format!("two {begin}"));
+        follow.expect("2");
+        follow.expect(&format!("three {begin}"));
+    }
+    append(&lot, "last\n");
+    follow.expect("last");
+}
+
+#[test]
 fn tail_waits_for_a_lot_that_is_not_there_yet() {
     let home = tempfile::tempdir().unwrap();
     let lots = lots_dir(home.path());

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lotlog::shelf::{Shelf, open_regular};
+use lotlog::batch::encode_stem;
+use lotlog::shelf::{self, Shelf, open_regular};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cat::{Trouble, copy};
@@ -38,6 +39,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (path, mut shelf) = args.place.shelf(&args.lot)?;
+    let seen = shelf.archived.last().copied().unwrap_or(0);
     if shelf.is_empty() && !args.follow {
         return Err(no_such_lot(&args.lot, &path));
     }
@@ -45,7 +47,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let wait = format!("lotlog: waiting for lot `{}`: there is no {} yet", args.lot, path.display());
         eprintln_quietly(&wait);
     }
-    let mut follower = Follower { path, file: None };
+    // `path` is DATA/lots/STEM.jsonl.
+    let data_dir = path.ancestors().nth(2).unwrap_or(&path).to_owned();
+    let mut follower = Follower { data_dir, stem: encode_stem(&args.lot), path, file: None, seen };
     let mut live = None;
     let mut wanted = args.lines;
     if let Some(mut file) = shelf.live.take() {
@@ -141,9 +145,20 @@ fn reader_has_gone() -> bool {
     }
 }
 
+/// The first line of a file, which has its first batch's timestamp: no two files of a lot begin alike.
+fn first_line(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    io::BufReader::new(file).read_until(b'\n', &mut line)?;
+    Ok(line)
+}
+
 struct Follower {
+    data_dir: PathBuf,
+    stem: String,
     path: PathBuf,
     file: Option<(File, u64)>,
+    /// The last archived file that is known; later ones were in `lots/` since.
+    seen: u64,
 }
 
 impl Follower {
@@ -171,7 +186,7 @@ impl Follower {
     }
 
     fn look(&mut self) -> Result<(), Failure> {
-        let now_there = open_regular(&self.path).and_then(|file| Ok((file.metadata()?, file)));
+        let there = open_regular(&self.path).and_then(|file| file.metadata());
         if let Some((file, at)) = self.file.take() {
             let held = file.metadata().map_err(|error| self.reading(&error))?;
             let at = if held.len() < at {
@@ -183,18 +198,56 @@ impl Follower {
             } else {
                 at
             };
-            // What was added before a rename is still read from the old file, then the new one from its start.
+            if there.as_ref().is_ok_and(|there| same_file(there, &held)) {
+                return self.take(file, at);
+            }
+            self.file = Some((file, at));
+        }
+        self.move_on()
+    }
+
+    /// Goes on where the file in `lots/` is not the one held: that was renamed or removed, and there may have been others
+    /// in its place since.
+    fn move_on(&mut self) -> Result<(), Failure> {
+        let shelf = match shelf::open(&self.data_dir, &self.stem) {
+            Ok(shelf) => shelf,
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(()),
+            Err(error) => return Err(self.reading(&error)),
+        };
+        // What was added before a rename is still read from the old file, then the new ones from their start.
+        let mut begins = None;
+        if let Some((file, at)) = self.file.take() {
             self.take(file, at)?;
-            if now_there.as_ref().is_ok_and(|(new, _)| same_file(new, &held)) {
-                return Ok(());
+            if let Some((file, _)) = &mut self.file {
+                let first = file.seek(SeekFrom::Start(0)).and_then(|_| first_line(file));
+                begins = Some(first.map_err(|error| Failure::reading(&self.path, &error))?);
             }
         }
-        match now_there {
-            Ok((_, new)) => self.take(new, 0),
-            // Between a rename and the new file: the old one may still grow, and nothing is lost by waiting.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.reading(&error)),
+        let seen = self.seen;
+        for number in shelf.archived.iter().copied().filter(|number| *number > seen) {
+            // None of what is held may be waited for any more: it is in the archive, or was renamed before that.
+            self.file = None;
+            self.seen = number;
+            self.print_archived(&shelf, number, begins.as_deref())?;
         }
+        match shelf.live {
+            Some(new) => self.take(new, 0),
+            // Between a rename and the new file: the old one may still grow, and nothing is lost by waiting.
+            None => Ok(()),
+        }
+    }
+
+    /// Prints an archived file, if it is not the one that begins with `held`: that was printed while it was in `lots/`.
+    fn print_archived(&self, shelf: &Shelf, number: u64, held: Option<&[u8]>) -> Result<(), Failure> {
+        let open = || shelf.archived(number).map_err(|error| self.reading(&error));
+        let Some(archived) = open()? else { return Ok(()) };
+        let first = first_line(archived.content).map_err(|error| Failure::reading(&archived.path, &error))?;
+        if held == Some(&first[..]) {
+            return Ok(());
+        }
+        let Some(mut archived) = open()? else { return Ok(()) };
+        copy(&mut archived.content, u64::MAX, &mut io::stdout().lock())
+            .map_err(|trouble| trouble.at(&archived.path))
     }
 }
 
