@@ -113,6 +113,8 @@ fn each_kind_of_failure_has_its_exit_code_and_names_the_next_step() {
     let home = tempfile::tempdir().unwrap();
     let socket = home.path().join("none").display().to_string();
     let data = home.path().display().to_string();
+    let array = home.path().join("array.json").display().to_string();
+    std::fs::write(&array, "\n[\n  {\"sku_local\": \"A\"}\n]\n").unwrap();
     for (args, code, said) in [
         (vec!["bogus"], 64, "unrecognized subcommand"),
         (vec!["send", "--batch-size", "0"], 64, "0 is not in 1.."),
@@ -122,6 +124,7 @@ fn each_kind_of_failure_has_its_exit_code_and_names_the_next_step() {
         (vec!["send", "--lot", "A", "--context", "lot_id=B"], 64, "twice"),
         (vec!["send", "--timeout", "soon"], 64, "a time is a number"),
         (vec!["send", "/no/such/file", "--socket", &socket], 74, "cannot read /no/such/file"),
+        (vec!["send", &array, "--socket", &socket], 65, "a JSON array, so nothing was sent"),
         (vec!["send", "tests/data/items.csv", "--socket", &socket], 69, "start one with `lotlogd`"),
         (vec!["status", "--socket", &socket], 69, &socket),
         (vec!["status", "--socket", &socket, "--wait", "100ms"], 69, &socket),

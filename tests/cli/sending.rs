@@ -174,6 +174,30 @@ fn ready_requests_are_sent_as_they_are() {
 }
 
 #[test]
+fn an_array_on_standard_input_is_no_table_without_rows() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path());
+    let array = "[{\"sku_local\":\"A\"},{\"sku_local\":\"B\"}]";
+    let (code, out, error) = run_on(daemon.lotlog(&["send", "--lot", "L", "-"]), array);
+    assert_eq!((code, out.as_str()), (65, ""));
+    assert!(error.contains("standard input begins as a JSON array") && error.contains("jq -c"), "{error}");
+    let (code, _, error) =
+        run_on(daemon.lotlog(&["send", "--lot", "L", "--format", "csv", "-"]), "[a],b\n1,2\n");
+    assert_eq!(code, 0, "{error}");
+    assert_eq!(daemon.lot("L")[0]["[a]"], "1");
+}
+
+#[test]
+fn what_a_status_counts_was_not_stored_by_who_asked_for_it() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path());
+    let lines = "{\"items\":[{},{}]}\n{\"op\":\"sync\"}\n{\"op\":\"status\"}\n";
+    let (code, out, _) = run_on(daemon.lotlog(&["send", "--requests", "--json", "-"]), lines);
+    assert_eq!(code, 0);
+    assert_eq!(summary(&out)["records"], 2, "{out}");
+}
+
+#[test]
 fn requests_with_session_are_sent_again_and_those_without_are_reported_unknown() {
     for kind in [Fate::CutBefore, Fate::CutAfter, Fate::CutInReply] {
         for cut_at in 0..8 {

@@ -47,11 +47,20 @@ impl Items {
         let format = match (format, extension.as_deref().and_then(|end| end.to_str())) {
             (Some(format), _) => format,
             (None, Some("csv")) => Format::Csv,
-            (None, Some("jsonl" | "ndjson" | "json")) => Format::Jsonl,
-            _ => {
-                let first = input.peek()?.iter().find(|byte| !byte.is_ascii_whitespace());
-                if first == Some(&b'{') { Format::Jsonl } else { Format::Csv }
-            }
+            (None, Some("jsonl" | "ndjson")) => Format::Jsonl,
+            (None, end) => match input.peek()?.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                // Taken for CSV, it would be a header without a row.
+                Some(b'[') => {
+                    return Err(Failure::data(format!(
+                        "{} begins as a JSON array, so nothing was sent: give one object a line (`jq -c '.[]'` makes that of \
+                         an array; pandas: lines=True), or say --format csv if it is a table",
+                        input.name()
+                    )));
+                }
+                Some(b'{') => Format::Jsonl,
+                _ if end == Some("json") => Format::Jsonl,
+                _ => Format::Csv,
+            },
         };
         let columns = match format {
             Format::Csv => Columns::read(&mut input)?,

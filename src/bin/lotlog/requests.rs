@@ -213,7 +213,9 @@ impl Pipe {
         self.stopped_reading = false;
         let Some(refused) = reply.error.as_ref() else {
             self.progress();
-            self.summary.stored(&reply, reply.records.unwrap_or(0), request.line);
+            // The page of a `status` counts records too, all that were ever stored.
+            let records = if reply.lot.is_some() { reply.records.unwrap_or(0) } else { 0 };
+            self.summary.stored(&reply, records, request.line);
             return Ok(());
         };
         // Not `too_large`: only a line's ends the connection, and a batch's looks the same.
