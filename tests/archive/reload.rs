@@ -101,6 +101,25 @@ fn a_stranger_may_log_but_gives_no_orders() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("no operator"), "{output:?}");
 }
 
+#[test]
+fn who_may_not_connect_is_not_told_to_start_a_daemon() {
+    if !rustix::process::getuid().is_root() || !Path::new("/usr/bin/setpriv").exists() {
+        println!("SKIPPED: to be somebody else needs root and setpriv");
+        return;
+    }
+    let place = Place::new();
+    let _daemon = Daemon::start_in(&place, &["--socket-mode", "0660"]);
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = place.path().join("lotlog");
+    copy_for_all(&binary);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let output = command.arg(&binary).args(["sync", "--socket"]).arg(place.socket()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    assert!(said.contains("be in the group of the socket") && !said.contains("start one"), "{said}");
+}
+
 fn copy_for_all(to: &Path) {
     fs::copy(env!("CARGO_BIN_EXE_lotlog"), to).unwrap();
     fs::set_permissions(to, PermissionsExt::from_mode(0o755)).unwrap();

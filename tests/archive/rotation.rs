@@ -97,6 +97,10 @@ fn an_order_that_cannot_be_carried_out_says_why() {
     assert_eq!(daemon.ask(log_batch("A", 1))["ok"], true);
     fs::write(place.data().join("archive"), "").unwrap();
     refused(r#"{"op":"rotate","lot_id":"A"}"#, "lot_unavailable", "archive");
+    // Of all lots only some may be moved: for a script that is no success.
+    let output = ask(&place.socket(), &["rotate", "--all"]);
+    assert_eq!(output.status.code(), Some(74), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 more could not be rotated"), "{output:?}");
     assert_eq!(daemon.ask(log_batch("A", 2))["ok"], true);
     assert_eq!(daemon.lot("A").len(), 2);
 }

@@ -68,14 +68,17 @@ impl fmt::Display for Failure {
     }
 }
 
+const MAY_NOT: &str = "one may be there, but this user may not connect: be in the group of the socket (a new group counts from the \
+                       next login), or run this as a user who is";
 const START_ONE: &str =
     "start one with `lotlogd`, or say where it listens with --socket PATH or LOTLOG_SOCKET";
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         match error {
-            ClientError::NoDaemon { .. } => {
-                Failure { code: NO_DAEMON, message: format!("{error}; {START_ONE}") }
+            ClientError::NoDaemon { ref source, .. } => {
+                let next = if source.kind() == io::ErrorKind::PermissionDenied { MAY_NOT } else { START_ONE };
+                Failure { code: NO_DAEMON, message: format!("{error}; {next}") }
             }
             ClientError::BadReply { .. } => Failure { code: NO_DAEMON, message: error.to_string() },
             _ => Failure::io(error.to_string()),

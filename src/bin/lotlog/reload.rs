@@ -25,15 +25,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     order(&args.daemon, r#"{"op":"reload"}"#, args.json, |reply| {
         format!("reopened; everything up to lsn {} is synced and in the lot files", reply.lsn.unwrap_or(0))
     })
+    .map(drop)
 }
 
-/// Gives an order, and says what came of it.
+/// Gives an order, and says what came of it. The answer is handed on where the order was taken.
 pub fn order(
     daemon: &Daemon,
     request: &str,
     json: bool,
     say: impl FnOnce(&Reply) -> String,
-) -> Result<(), Failure> {
+) -> Result<Reply, Failure> {
     let mut client = daemon.connect()?;
     let line = client.request(request.as_bytes())?;
     let reply = client.parse(&line)?;
@@ -45,12 +46,11 @@ pub fn order(
     if !text.is_empty() {
         writeln!(std::io::stdout(), "{text}").map_err(|error| Failure::output(&error))?;
     }
-    reply.error.map_or(Ok(()), |refused| {
-        let code = match refused.code.as_str() {
-            "forbidden" => NO_DAEMON,
-            code if refused.retryable || code == "io_error" => crate::failure::IO,
-            _ => DATA,
-        };
-        Err(Failure { code, message: refused.to_string() })
-    })
+    let Some(refused) = &reply.error else { return Ok(reply) };
+    let code = match refused.code.as_str() {
+        "forbidden" => NO_DAEMON,
+        code if refused.retryable || code == "io_error" => crate::failure::IO,
+        _ => DATA,
+    };
+    Err(Failure { code, message: refused.to_string() })
 }

@@ -28,12 +28,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Some(lot) => serde_json::json!({ "op": "rotate", "lot_id": lot }),
         None => serde_json::json!({ "op": "rotate", "all": true }),
     };
-    order(&args.daemon, &request.to_string(), args.json, |reply| {
-        let skipped = reply.skipped.unwrap_or(0);
-        let beside = match skipped {
-            0 => String::new(),
-            _ => format!("; {} could not be, see the daemon's log", units::count(skipped)),
-        };
-        format!("rotated {} files into archive/{beside}", units::count(reply.rotated.unwrap_or(0)))
-    })
+    let reply = order(&args.daemon, &request.to_string(), args.json, |reply| {
+        format!("rotated {} files into archive/", units::count(reply.rotated.unwrap_or(0)))
+    })?;
+    match reply.skipped.unwrap_or(0) {
+        0 => Ok(()),
+        skipped => Err(Failure::io(format!(
+            "{} more could not be rotated: they stay in lots/, and their lots go on; the daemon's log says why, and then \
+             `lotlog rotate --all` may be given again",
+            units::count(skipped)
+        ))),
+    }
 }

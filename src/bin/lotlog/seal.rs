@@ -26,4 +26,5 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     order(&args.daemon, &request, args.json, |reply| {
         format!("sealed lot `{}` with {} records", args.lot, units::count(reply.records.unwrap_or(0)))
     })
+    .map(drop)
 }
