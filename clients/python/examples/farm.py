@@ -7,6 +7,7 @@ With ``--lotlogd`` it starts a daemon of its own in a temporary directory; witho
 """
 
 import argparse
+import glob
 import json
 import multiprocessing
 import os
@@ -129,13 +130,18 @@ def wait_for_daemon():
 
 
 def read_lot(data_dir, lot):
-    """The records of a lot: its whole lines, up to the last newline."""
-    try:
-        with open(os.path.join(data_dir, "lots", f"{lot}.jsonl"), "rb") as file:
+    """The records of a lot that nobody writes to any more: the whole lines of its rotated files, then of the one in ``lots/``.
+
+    Rotated files that the daemon has compressed are not among them: ``lotlog cat`` reads those too.
+    """
+    paths = sorted(glob.glob(os.path.join(data_dir, "archive", f"lot={lot}", "*.jsonl")))
+    paths += glob.glob(os.path.join(data_dir, "lots", f"{lot}.jsonl"))
+    records = []
+    for path in paths:
+        with open(path, "rb") as file:
             text = file.read()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+        records += [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+    return records
 
 
 if __name__ == "__main__":

@@ -12,8 +12,15 @@ from .support import PACKAGE, SOURCE, TestCase, binary
 
 class Examples(TestCase):
     def test_the_farm_finds_every_acknowledged_record_once(self):
+        self.farm({})
+
+    def test_the_farm_finds_the_records_of_lots_that_are_rotated_meanwhile(self):
+        self.farm({"LOTLOGD_ROTATE_BYTES": "64KiB"})
+
+    def farm(self, settings):
         program = os.path.join(PACKAGE, "examples", "farm.py")
         env = dict(os.environ) if os.environ.get("LOTLOG_INSTALLED") else {**os.environ, "PYTHONPATH": SOURCE}
+        env.update(settings)
         run = subprocess.run(
             [sys.executable, program, "--lotlogd", binary("lotlogd", "LOTLOGD"), "--seconds", "1", "--optimisers", "3"],
             stdout=subprocess.PIPE,
