@@ -15,7 +15,7 @@ use crate::batch::{Code, LotId, Outcome, Refusal, decode_stem};
 use crate::lots::{Birth, LOT_SUFFIX, Look, Lot, file_name};
 use crate::queue::Ticket;
 use crate::storage::{Dir, StorageError};
-use crate::vault::{End, Now, Ordered, Vault, VaultError, no_space, sealed, unavailable};
+use crate::vault::{End, Now, Ordered, Vault, VaultError, no_space, unavailable};
 
 /// Most files moved between two groups.
 const FILES_IN_A_TURN: usize = 32;
@@ -178,7 +178,7 @@ impl Vault {
     /// Looks at a lot whose file is to be moved, and makes what is in it durable. Gives where it goes.
     pub(crate) fn meet_for_rotation(&mut self, stem: &str) -> Result<Result<Move, Refusal>, StorageError> {
         if self.sealing.contains_key(stem) {
-            return Ok(Err(sealed(stem)));
+            return Ok(Err(stays(stem)));
         }
         if self.storage.stat(Dir::Lots, &file_name(stem))?.is_none() {
             return Ok(Err(Refusal::new(
@@ -197,7 +197,7 @@ impl Vault {
         let lot = match look {
             Look::Ready(lot) => lot,
             Look::NoSpace(why) => return Ok(Err(no_space(&why))),
-            Look::Sealed => return Ok(Err(sealed(stem))),
+            Look::Sealed => return Ok(Err(stays(stem))),
             Look::Unavailable(why) | Look::Changed(_, why) => return Ok(Err(unavailable(stem, &why))),
         };
         let Some(file) =
@@ -232,6 +232,11 @@ impl Vault {
             });
         }
     }
+}
+
+fn stays(stem: &str) -> Refusal {
+    let why = "is sealed, so nothing was rotated: its file stays where its footer says";
+    Refusal::new(Code::LotSealed, format!("the lot {stem} {why}"))
 }
 
 fn not_done(error: &StorageError) -> Refusal {

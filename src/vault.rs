@@ -181,7 +181,8 @@ impl Rotation {
             match end {
                 End::Moved => order.moved += 1,
                 End::Not(refusal) => {
-                    order.skipped += 1;
+                    // The file of a sealed lot stays where its footer says: among all lots that is no failure.
+                    order.skipped += u64::from(refusal.code != Code::LotSealed);
                     order.refusal = Some(refusal.clone());
                 }
             }

@@ -64,14 +64,19 @@ fn a_sealed_lot_refuses_batches_over_restarts_and_its_footer_counts_both_places(
         assert!(reply["error"]["code"] == code && message.contains(says), "{line}: {reply}");
     };
     refused(r#"{"op":"seal","lot_id":"A"}"#, "lot_sealed", "already");
-    refused(r#"{"op":"rotate","lot_id":"A"}"#, "lot_sealed", "sealed");
+    refused(r#"{"op":"rotate","lot_id":"A"}"#, "lot_sealed", "nothing was rotated");
+    // Its file stays where the footer says; an order for all lots has not failed for that.
+    assert_eq!(daemon.ask(log_batch("C", 1))["ok"], true);
+    let reply = daemon.ask(r#"{"op":"rotate","all":true}"#);
+    assert_eq!((&reply["rotated"], &reply["skipped"]), (&json!(2), &serde_json::Value::Null), "{reply}");
+    assert_eq!(daemon.ask(log_batch("B", 2))["ok"], true);
     refused(r#"{"op":"seal","lot_id":"none"}"#, "invalid_request", "has no file");
     refused(r#"{"op":"seal"}"#, "invalid_request", "lot_id");
     refused(r#"{"op":"seal","all":true}"#, "invalid_request", "`all`");
     assert_eq!(daemon.ask(r#"{"op":"rotate","lot_id":"B"}"#)["rotated"], 1);
     // A lot whose files are all in the archive.
-    assert_eq!(daemon.ask(r#"{"op":"seal","lot_id":"B"}"#)["records"], 1);
-    assert_eq!(daemon.ask(log_batch("B", 2))["error"]["code"], "lot_sealed");
+    assert_eq!(daemon.ask(r#"{"op":"seal","lot_id":"B"}"#)["records"], 2);
+    assert_eq!(daemon.ask(log_batch("B", 3))["error"]["code"], "lot_sealed");
     let report = verify(&place.data()).unwrap();
     assert!(report.is_good() && report.notes.is_empty() && report.sealed == 2, "{report:#?}");
 }
