@@ -105,6 +105,12 @@ impl Shelf {
         self.live.is_none() && self.archived.is_empty()
     }
 
+    /// Where an archived file is, for messages.
+    pub fn path_of(&self, number: u64) -> PathBuf {
+        let plain = self.dir.join(plain_name(number));
+        if plain.symlink_metadata().is_ok() { plain } else { self.dir.join(packed_name(number)) }
+    }
+
     /// Opens an archived file; `None` where it has been removed meanwhile.
     ///
     /// # Errors

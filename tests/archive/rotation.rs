@@ -241,6 +241,23 @@ fn tail_and_lots_see_what_is_archived() {
 }
 
 #[test]
+fn an_archived_file_that_cannot_be_read_is_named() {
+    let place = Place::new();
+    let daemon = Daemon::start_in(&place, &[]);
+    assert_eq!(daemon.ask(log_batch("A", 1))["ok"], true);
+    assert_eq!(daemon.ask(r#"{"op":"rotate","lot_id":"A"}"#)["rotated"], 1);
+    let path = place.data().join("archive/lot=A/00000000000000000001.jsonl");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    for command in ["cat", "tail"] {
+        let output = ask(&place.socket(), &[command, "A"]);
+        assert_eq!(output.status.code(), Some(74), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(path.to_str().unwrap()), "{command}: {said}");
+    }
+}
+
+#[test]
 fn verify_finds_what_is_wrong_in_the_archive() {
     let place = Place::new();
     let mut daemon = Daemon::start_in(&place, &[]);

@@ -25,7 +25,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut out = io::stdout().lock();
     for number in &shelf.archived {
-        if let Some(archived) = shelf.archived(*number).map_err(|error| Failure::reading(&path, &error))? {
+        let unreadable = |error| Failure::reading(&shelf.path_of(*number), &error);
+        if let Some(archived) = shelf.archived(*number).map_err(unreadable)? {
             let mut file = archived.content;
             copy(&mut file, u64::MAX, &mut out).map_err(|trouble| trouble.at(&archived.path))?;
         }

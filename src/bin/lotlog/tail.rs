@@ -103,7 +103,7 @@ fn before_live(shelf: &Shelf, mut wanted: u64) -> Result<(), Failure> {
             break;
         }
         let opened =
-            shelf.archived(*number).map_err(|error| Failure::reading(Path::new("archive"), &error))?;
+            shelf.archived(*number).map_err(|error| Failure::reading(&shelf.path_of(*number), &error))?;
         let Some(archived) = opened else { continue };
         let lines =
             last_lines(archived.content, wanted).map_err(|error| Failure::reading(&archived.path, &error))?;
@@ -239,7 +239,8 @@ impl Follower {
 
     /// Prints an archived file, if it is not the one that begins with `held`: that was printed while it was in `lots/`.
     fn print_archived(&self, shelf: &Shelf, number: u64, held: Option<&[u8]>) -> Result<(), Failure> {
-        let open = || shelf.archived(number).map_err(|error| self.reading(&error));
+        let open =
+            || shelf.archived(number).map_err(|error| Failure::reading(&shelf.path_of(number), &error));
         let Some(archived) = open()? else { return Ok(()) };
         let first = first_line(archived.content).map_err(|error| Failure::reading(&archived.path, &error))?;
         if held == Some(&first[..]) {
