@@ -30,6 +30,8 @@ pub enum Chored {
     Kept {
         /// Files that were removed.
         removed: u64,
+        /// Lots whose files are old enough to be rotated.
+        old: Vec<Box<str>>,
     },
     /// It could not be done.
     NotDone {

@@ -14,13 +14,16 @@ use crate::seal::Sealing;
 use crate::storage::Dir;
 use crate::vault::{Now, Vault, VaultError, no_space, unavailable};
 
-/// All of the archive is looked at this often.
+/// All of the archive, and the age of all lots, is looked at this often ...
 const KEEP_INTERVAL: Duration = Duration::from_secs(600);
+/// ... or where lots are to be rotated younger than that, so often, but not more often than this.
+const KEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the operator has set for the archive.
 pub(crate) fn keeping_policy(config: &VaultConfig) -> Policy {
     Policy {
         level: i32::try_from(config.archive_compress).unwrap_or(0),
+        rotate_seconds: config.rotate_age.as_secs(),
         retain_seconds: config.retain_age.as_secs(),
         retain_bytes: config.retain_bytes,
     }
@@ -110,17 +113,22 @@ impl Vault {
                 Done::Chored(Chored::NotDone { why, .. }) => {
                     tracing::warn!(%why, "the archive could not be kept: tried again later");
                 }
-                Done::Chored(Chored::Kept { removed }) if removed > 0 => {
-                    tracing::warn!(
-                        removed,
-                        "archived files were removed, as retain_age_seconds and retain_bytes say"
-                    );
+                Done::Chored(Chored::Kept { removed, old }) => {
+                    self.rotation.due.extend(old);
+                    if removed > 0 {
+                        tracing::warn!(
+                            removed,
+                            "archived files were removed, as retain_age_seconds and retain_bytes say"
+                        );
+                    }
                 }
                 _ => {}
             }
         }
         if now.mono >= self.keep_at {
-            self.keep_at = now.mono + KEEP_INTERVAL;
+            let age = self.config.rotate_age;
+            self.keep_at =
+                now.mono + if age.is_zero() { KEEP_INTERVAL } else { age.clamp(KEEP_PAUSE, KEEP_INTERVAL) };
             lane.submit(Job::Chore(Box::new(Keeping::all(keeping_policy(&self.config), now.wall_micros))));
         }
         Ok(())

@@ -267,6 +267,8 @@ pub struct VaultConfig {
     pub session_memory_bytes: usize,
     /// A lot file of this size goes to the archive; 0 for none.
     pub rotate_bytes: u64,
+    /// A lot file that began longer ago than this goes to the archive; 0 for none.
+    pub rotate_age: Duration,
     /// Level of compression of archived files; 0 for none.
     pub archive_compress: usize,
     /// Archived files older than this are removed; 0 for none.
@@ -284,6 +286,7 @@ impl Default for VaultConfig {
             max_open_lots: 16_384,
             session_memory_bytes: 256 << 20,
             rotate_bytes: 0,
+            rotate_age: Duration::ZERO,
             archive_compress: 0,
             retain_age: Duration::ZERO,
             retain_bytes: 0,

@@ -1,17 +1,18 @@
-//! Keeping the archive: files are compressed, and removed when they are too old or too much, if the operator has set
-//! that. In the background, a part at a time; readers find each record once at any moment. Part of the vault's helpers.
+//! Keeping the archive: lots that are old enough to be rotated are found, archived files are compressed, and removed
+//! when they are too old or too much, if the operator has set that. In the background, a part at a time; readers find each record once at any moment. Part of the vault's helpers.
 //!
 //! A file is compressed under another name, synced, given its name (`.jsonl.zst`), the directory synced, read back and
 //! compared, and only then the plain one is removed. Where a crash leaves both, that is done again from the comparison.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read, Write};
 
 use zstd::stream::write::Encoder;
 
 use crate::archive::{self, LOT_DIR_PREFIX, Move, PACKED_SUFFIX, PLAIN_SUFFIX, number_of};
 use crate::background::{Chore, Chored};
-use crate::lots::SEAL_SUFFIX;
+use crate::batch::decode_stem;
+use crate::lots::{Birth, LOT_SUFFIX, SEAL_SUFFIX, file_name};
 use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
 
 /// Suffix of a compressed file before it is finished.
@@ -22,6 +23,8 @@ const PACKING_SUFFIX: &str = ".jsonl.zst.new";
 pub struct Policy {
     /// Level of compression, 0 for none.
     pub level: i32,
+    /// Lot files that began longer ago than this are told of, in seconds; 0 for none.
+    pub rotate_seconds: u64,
     /// Archived files older than this are removed, in seconds; 0 for none.
     pub retain_seconds: u64,
     /// The oldest archived files are removed while all take more than this; 0 for any size.
@@ -31,7 +34,7 @@ pub struct Policy {
 impl Policy {
     /// Whether anything is to be done at all.
     pub fn is_idle(&self) -> bool {
-        self.level == 0 && !self.removes()
+        self.level == 0 && self.rotate_seconds == 0 && !self.removes()
     }
 
     /// Whether files are ever removed.
@@ -63,11 +66,16 @@ pub struct Keeping {
     plain: VecDeque<Move>,
     kept: Vec<Kept>,
     removed: u64,
+    /// Lot files whose age was not looked at yet.
+    lots: VecDeque<String>,
+    /// Lots that are old enough to be rotated.
+    old: Vec<Box<str>>,
 }
 
 #[derive(Debug)]
 enum State {
     List,
+    Age,
     Walk,
     Pack(Option<Box<Packing>>),
     Retain,
@@ -77,8 +85,9 @@ impl Keeping {
     /// All of the archive.
     pub fn all(policy: Policy, wall_micros: i64) -> Keeping {
         let now_seconds = wall_micros.div_euclid(1_000_000);
-        let (dirs, plain) = Default::default();
-        Keeping { policy, now_seconds, state: State::List, dirs, plain, kept: Vec::new(), removed: 0 }
+        let (dirs, plain, lots) = Default::default();
+        let (kept, old) = (Vec::new(), Vec::new());
+        Keeping { policy, now_seconds, state: State::List, dirs, plain, kept, removed: 0, lots, old }
     }
 
     /// Files that have just been moved there.
@@ -89,6 +98,17 @@ impl Keeping {
             plain: moves.into(),
             ..Keeping::all(Policy { retain_seconds: 0, retain_bytes: 0, ..policy }, 0)
         }
+    }
+
+    /// Whether a lot's file is old enough to be rotated: by when it began, or where nobody has noted that, by when it
+    /// was last written.
+    fn is_old(&self, storage: &Storage, name: &str) -> Result<bool, StorageError> {
+        let file = storage.open(Dir::Lots, name, How::Read)?;
+        let seconds = match Birth::of(&file) {
+            Some(birth) => birth.micros.div_euclid(1_000_000),
+            None => file.stat()?.modified_seconds,
+        };
+        Ok(u64::try_from(self.now_seconds - seconds).is_ok_and(|age| age >= self.policy.rotate_seconds))
     }
 
     /// Looks at one lot's directory.
@@ -163,8 +183,25 @@ impl Chore for Keeping {
                     Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
-                self.state = State::Walk;
+                if self.policy.rotate_seconds > 0 {
+                    let names = storage.names(Dir::Lots)?;
+                    let sealed: HashSet<&str> =
+                        names.iter().filter_map(|n| n.strip_suffix(SEAL_SUFFIX)).collect();
+                    let stem = |name: &String| name.strip_suffix(LOT_SUFFIX).map(ToOwned::to_owned);
+                    let open = |stem: &String| decode_stem(stem).is_some() && !sealed.contains(stem.as_str());
+                    self.lots = names.iter().filter_map(stem).filter(open).collect();
+                }
+                self.state = State::Age;
             }
+            State::Age => match self.lots.pop_front() {
+                Some(stem) => match self.is_old(storage, &file_name(&stem)) {
+                    Ok(true) => self.old.push(stem.into()),
+                    Err(error) if storage.failure().is_some() => return Err(error),
+                    // Moved meanwhile, or nothing that lotlogd made: that is said where it is used.
+                    Ok(false) | Err(_) => {}
+                },
+                None => self.state = State::Walk,
+            },
             State::Walk => match self.dirs.pop_front() {
                 // What cannot be looked at is `verify`'s to find.
                 Some(dir) => match self.walk(storage, &dir) {
@@ -197,7 +234,10 @@ impl Chore for Keeping {
             },
             State::Retain => {
                 if !self.retain(storage)? {
-                    return Ok(Some(Chored::Kept { removed: self.removed }));
+                    return Ok(Some(Chored::Kept {
+                        removed: self.removed,
+                        old: std::mem::take(&mut self.old),
+                    }));
                 }
             }
         }

@@ -149,3 +149,23 @@ fn retention_removes_the_oldest_archived_files_loudly_and_nothing_else() {
     assert_eq!(place.lot("A").len(), 1, "what is in lots/ stays");
     assert!(verify(&place.data()).unwrap().is_good());
 }
+
+#[test]
+fn a_lot_that_is_old_enough_is_rotated_whether_or_not_it_is_written_to() {
+    let place = Place::new();
+    let daemon = Daemon::start_in(&place, &["--rotate-age-seconds", "2s"]);
+    fill(&daemon, "IDLE", 1..=3);
+    fill(&daemon, "SEALED", 1..=2);
+    assert_eq!(daemon.ask(r#"{"op":"seal","lot_id":"SEALED"}"#)["ok"], true);
+    let mut sent = 0;
+    until("both are rotated, the busy one at least twice", || {
+        sent += 1;
+        fill(&daemon, "BUSY", sent..=sent);
+        let files = |lot| archived(&place.data(), lot).len();
+        (files("IDLE") == 1 && files("BUSY") >= 2).then_some(())
+    });
+    assert!(!place.lot_path("IDLE.jsonl").exists() && place.lot_path("SEALED.jsonl").exists());
+    let all = good(&lotlog(&["cat", "BUSY", "--data-dir", place.data().to_str().unwrap()]).output().unwrap());
+    assert_eq!(all.lines().count() as u64, sent);
+    assert!(all.as_bytes() == lot_files(&place.data())["BUSY"]);
+}
