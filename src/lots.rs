@@ -371,7 +371,10 @@ impl Lots {
             Err(e) => return Err(Trouble::Write(e)),
         }
         self.names_made = true;
+        let round = self.round;
         if let Some(slot) = self.slot_mut(lot) {
+            // A name made in a later round than its bytes were written waits for that round's checkpoint too.
+            (slot.dirty, slot.round) = (true, round);
             slot.id = Some(id);
             slot.file = slot.file.take().map(|file| file.renamed(Dir::Lots, &to));
         }
