@@ -122,7 +122,11 @@ fn a_real_prometheus_scrapes_answers_the_dashboard_and_sees_the_daemon_go() {
     });
     assert!(rules.len() > 10);
     for rule in rules {
-        assert_eq!((&rule["health"], &rule["state"]), (&"ok".into(), &"inactive".into()), "{rule}");
+        assert_eq!(rule["health"], "ok", "{rule}");
+        // The disk of who runs this may be nearly full, or be filled by others just now.
+        if rule["name"] != "LotlogdDiskLow" {
+            assert_eq!(rule["state"], "inactive", "{rule}");
+        }
     }
     drop(daemon);
     prometheus.until("the alert is pending", || {
