@@ -14,6 +14,9 @@ use crate::scraper::{At, tcp_of};
 /// A machine that is busy takes its time to start it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Alerts about the machine, which a test cannot promise to be well.
+const OF_THE_DISK: [&str; 4] = ["LotlogdDiskLow", "LotlogdInodesLow", "LotlogdSyncSlow", "LotlogdAckSlow"];
+
 struct Prometheus {
     child: Child,
     at: At,
@@ -123,8 +126,8 @@ fn a_real_prometheus_scrapes_answers_the_dashboard_and_sees_the_daemon_go() {
     assert!(rules.len() > 10);
     for rule in rules {
         assert_eq!(rule["health"], "ok", "{rule}");
-        // The disk of who runs this may be nearly full, or be filled by others just now.
-        if rule["name"] != "LotlogdDiskLow" {
+        // What these say depends on the disk of who runs this: it may be nearly full, or slow just now.
+        if !OF_THE_DISK.contains(&rule["name"].as_str().unwrap()) {
             assert_eq!(rule["state"], "inactive", "{rule}");
         }
     }
