@@ -170,13 +170,18 @@ class Processes(TestCase):
             "    try:\n"
             "        signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.00001 * (n % 60))\n"
             "        client.log([{'n': n}], lot_id='L')\n"
-            "        signal.pause()\n"
+            "        while fired == n: time.sleep(0.001)\n"
             "    except KeyboardInterrupt:\n"
             "        pass\n"
             "client.log([{'n': 200}], lot_id='L')\n"
             "client.close()\n"
         )
-        prologue = "import signal\ndef f(*_): raise KeyboardInterrupt\nsignal.signal(signal.SIGALRM, f)\n"
+        # Waiting for the alarm by signal.pause() would miss one that comes just before it.
+        prologue = (
+            "import signal, time\nfired = 0\n"
+            "def f(*_):\n    global fired\n    fired += 1\n    raise KeyboardInterrupt\n"
+            "signal.signal(signal.SIGALRM, f)\n"
+        )
         run = self.python(prologue + code, self.place.socket)
         self.assertEqual(run.returncode, 0, run.stderr)
         seen = self.seen()
