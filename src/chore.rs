@@ -26,8 +26,10 @@ pub enum Chored {
         /// Their bytes.
         bytes: u64,
     },
-    /// A round over the archive is over.
+    /// A round over the archive, or over a few of its files, is over.
     Kept {
+        /// It was over all of it.
+        all: bool,
         /// Files that were removed.
         removed: u64,
         /// Lots whose files are old enough to be rotated.

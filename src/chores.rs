@@ -92,8 +92,10 @@ impl Vault {
         Ok(Ok(sealing))
     }
 
+    /// While a round is under way its end rings.
     pub(crate) fn keeping_deadline(&self, now: Instant) -> Option<Instant> {
-        self.keeping.as_ref().map(|_| self.keep_at.max(now))
+        let waits = self.keeping.is_none() || self.keeps;
+        (!waits).then(|| self.keep_at.max(now))
     }
 
     /// Has files that were just moved to the archive compressed.
@@ -107,13 +109,17 @@ impl Vault {
     /// Has the archive looked at, if it is time; hears what came of that.
     pub(crate) fn keep(&mut self, now: Now) -> Result<(), VaultError> {
         let Some(lane) = &mut self.keeping else { return Ok(()) };
+        let age = self.config.rotate_age;
+        let interval = if age.is_zero() { KEEP_INTERVAL } else { age.clamp(KEEP_PAUSE, KEEP_INTERVAL) };
         while let Some(done) = lane.poll() {
             match done {
                 Done::Failed(error) => return Err(error.into()),
-                Done::Chored(Chored::NotDone { why, .. }) => {
-                    tracing::warn!(%why, "the archive could not be kept: tried again later");
-                }
-                Done::Chored(Chored::Kept { removed, old }) => {
+                Done::Chored(Chored::Kept { all, removed, old }) => {
+                    if all {
+                        // From its end on: one that takes longer than that must not be followed by the next at once.
+                        self.keeps = false;
+                        self.keep_at = now.mono + interval;
+                    }
                     self.rotation.due.extend(old);
                     if removed > 0 {
                         tracing::warn!(
@@ -125,10 +131,8 @@ impl Vault {
                 _ => {}
             }
         }
-        if now.mono >= self.keep_at {
-            let age = self.config.rotate_age;
-            self.keep_at =
-                now.mono + if age.is_zero() { KEEP_INTERVAL } else { age.clamp(KEEP_PAUSE, KEEP_INTERVAL) };
+        if !self.keeps && now.mono >= self.keep_at {
+            self.keeps = true;
             lane.submit(Job::Chore(Box::new(Keeping::all(keeping_policy(&self.config), now.wall_micros))));
         }
         Ok(())

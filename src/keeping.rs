@@ -59,6 +59,8 @@ struct Kept {
 pub struct Keeping {
     policy: Policy,
     now_seconds: i64,
+    /// Over all of the archive.
+    all: bool,
     state: State,
     /// Directories that were not looked at yet.
     dirs: VecDeque<String>,
@@ -87,13 +89,25 @@ impl Keeping {
         let now_seconds = wall_micros.div_euclid(1_000_000);
         let (dirs, plain, lots) = Default::default();
         let (kept, old) = (Vec::new(), Vec::new());
-        Keeping { policy, now_seconds, state: State::List, dirs, plain, kept, removed: 0, lots, old }
+        Keeping {
+            policy,
+            now_seconds,
+            all: true,
+            state: State::List,
+            dirs,
+            plain,
+            kept,
+            removed: 0,
+            lots,
+            old,
+        }
     }
 
     /// Files that have just been moved there.
     pub fn of(policy: Policy, moves: Vec<Move>) -> Keeping {
         let state = State::Pack(None);
         Keeping {
+            all: false,
             state,
             plain: moves.into(),
             ..Keeping::all(Policy { retain_seconds: 0, retain_bytes: 0, ..policy }, 0)
@@ -175,6 +189,24 @@ impl Chore for Keeping {
     }
 
     fn step(&mut self, storage: &Storage) -> Result<Option<Chored>, StorageError> {
+        match self.advance(storage) {
+            Err(error) if storage.failure().is_none() => {
+                tracing::warn!(%error, "the archive could not be kept: tried again later");
+                Ok(Some(self.end()))
+            }
+            result => result,
+        }
+    }
+}
+
+impl Keeping {
+    /// What it came to.
+    fn end(&mut self) -> Chored {
+        Chored::Kept { all: self.all, removed: self.removed, old: std::mem::take(&mut self.old) }
+    }
+
+    /// Does a part.
+    fn advance(&mut self, storage: &Storage) -> Result<Option<Chored>, StorageError> {
         match &mut self.state {
             State::List => {
                 match storage.names(Dir::Archive) {
@@ -234,10 +266,7 @@ impl Chore for Keeping {
             },
             State::Retain => {
                 if !self.retain(storage)? {
-                    return Ok(Some(Chored::Kept {
-                        removed: self.removed,
-                        old: std::mem::take(&mut self.old),
-                    }));
+                    return Ok(Some(self.end()));
                 }
             }
         }

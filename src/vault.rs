@@ -229,7 +229,9 @@ pub struct Vault {
     pub(crate) chores: Lane,
     /// Keeps the archive, where the operator has set how.
     pub(crate) keeping: Option<Lane>,
-    /// When all of the archive is looked at next.
+    /// All of the archive is being looked at.
+    pub(crate) keeps: bool,
+    /// When it is looked at next.
     pub(crate) keep_at: Instant,
     /// Lots that are being sealed, and who waits for that: they take no batches any more.
     pub(crate) sealing: HashMap<Box<str>, Ticket>,
@@ -299,6 +301,7 @@ impl Vault {
             rotation: Rotation::new(now),
             chores: parts.chores,
             keeping: parts.keeping,
+            keeps: false,
             keep_at: now,
             sealing: HashMap::new(),
             pending_retry_at: now,

@@ -6,6 +6,7 @@ mod clock;
 mod crash;
 mod faults;
 mod frames;
+mod keeping;
 mod lives;
 mod reviewed;
 mod reviewed_again;

@@ -84,6 +84,8 @@ pub struct World {
     next_inode: u64,
     pub free_bytes: u64,
     pub boot: u64,
+    /// By its clock files are dated, in seconds since 1970.
+    pub seconds: i64,
     dice: Random,
 }
 
@@ -226,6 +228,7 @@ impl World {
             free_bytes: self.free_bytes,
             next_inode: self.next_inode,
             boot: self.boot + 1,
+            seconds: self.seconds,
             dice: Random(random.number()),
             ..World::default()
         };
@@ -437,12 +440,13 @@ impl Disk for SimDisk {
         self.looks(|| format!("stat {}{name}", dir.prefix()))?;
         let world = self.world.lock().unwrap();
         let id = world.find(dir, name);
+        let inode = |id| world.inodes.get(&id);
         Ok(id.map(|id| Stat {
-            bytes: world.inodes[&id].length as u64,
+            bytes: inode(id).map_or(0, |inode| inode.length as u64),
             id: (1, id),
             links: 1,
-            regular: true,
-            modified_seconds: 0,
+            regular: id != A_DIRECTORY,
+            modified_seconds: inode(id).map_or(0, |inode| inode.modified),
         }))
     }
 
@@ -549,7 +553,9 @@ impl DiskFile for SimFile {
             None => bytes.len(),
         };
         let mut world = self.disk.world.lock().unwrap();
+        let seconds = world.seconds;
         let inode = world.inode(self.inode);
+        inode.modified = seconds;
         let at = if self.append { inode.length } else { offset as usize };
         inode.write(at, &bytes[..count]);
         Ok(count)
@@ -606,8 +612,9 @@ impl DiskFile for SimFile {
         let world = self.disk.world.lock().unwrap();
         let links =
             world.dirs.values().flat_map(|d| d.cached.values()).filter(|id| **id == self.inode).count();
-        let bytes = world.inodes[&self.inode].length as u64;
-        Ok(Stat { bytes, id: (1, self.inode), links: links as u64, regular: true, modified_seconds: 0 })
+        let inode = &world.inodes[&self.inode];
+        let (bytes, modified_seconds) = (inode.length as u64, inode.modified);
+        Ok(Stat { bytes, id: (1, self.inode), links: links as u64, regular: true, modified_seconds })
     }
 
     fn drop_cache(&self) -> io::Result<()> {

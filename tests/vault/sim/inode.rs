@@ -73,6 +73,8 @@ pub struct Inode {
     pub told: u64,
     /// Its extended attribute, as a reader sees it and as the disk has it.
     pub note: Option<String>,
+    /// When it was last written, in seconds since 1970.
+    pub modified: i64,
     disk_note: Option<String>,
 }
 
@@ -249,7 +251,16 @@ impl Inode {
         let page = |bytes: Bytes| Page { cached: bytes.clone(), disk: bytes, ..Page::default() };
         let pages = pages.into_iter().map(page).collect();
         let note = if random.chance(50) { self.note.clone() } else { self.disk_note.clone() };
-        Inode { pages, length, disk_length: length, disk_note: note.clone(), note, ..Inode::default() }
+        let modified = self.modified;
+        Inode {
+            pages,
+            length,
+            disk_length: length,
+            disk_note: note.clone(),
+            note,
+            modified,
+            ..Inode::default()
+        }
     }
 }
 
