@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 import tracemalloc
@@ -122,6 +123,25 @@ class Pipeline(TestCase):
                 with self.assertRaises(lotlog.Refused):
                     client.log([{"n": 1}], lot_id="x" * 300)
         self.assertEqual(len(told), 1, "what is raised is not told twice")
+
+    def test_somebody_who_uses_the_same_session_name_costs_no_batch_and_doubles_none(self):
+        daemon = self.daemon()
+        for already in (1, 3):
+            with self.subTest(already=already):
+                lot = f"L{already}"
+                client = lotlog.Client(daemon.socket)
+                name = client._session.name
+                with socket.socket(socket.AF_UNIX) as other, other.makefile("rb") as replies:
+                    other.connect(daemon.socket)
+                    for seq in range(1, already + 1):
+                        other.sendall(b'{"session":"%s","seq":%d,"items":[{}]}\n' % (name.encode(), seq))
+                        self.assertIn(b'"ok":true', replies.readline())
+                for n in range(20):
+                    client.log([{"n": n}], lot_id=lot, wait=False)
+                client.log([{"n": 20}], lot_id=lot)
+                self.assertTrue(client.flush())
+                client.close()
+                self.assertEqual(sorted(r["n"] for r in daemon.records(lot)), list(range(21)))
 
     def test_no_thread_is_started(self):
         daemon = self.daemon()

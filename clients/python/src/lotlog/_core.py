@@ -196,13 +196,13 @@ class Core:
         fatal = session.fatal
         why = session.trouble or f"the daemon at {self._driver.link.path} gave no answer"
         self._driver.lose(f"given up after {timeout:g} s", True, time.monotonic())
-        name, first_seq, batches = session.abandon()
+        given_up = session.abandon()
         if self._on_failure != "raise":
             self._impatient = True
         if self._spool is not None and self._on_failure == "spool":
-            self._keep([line(name, first_seq + at, batch.body) for at, batch in enumerate(batches)], batches, why)
+            self._keep([line for line, _ in given_up], [batch for _, batch in given_up], why)
             return
-        for batch in batches:
+        for _, batch in given_up:
             error: Exception
             if fatal is not None and not batch.maybe_stored:
                 error = fatal

@@ -7,6 +7,10 @@ it, and then only when each later batch of that connection was answered too, or 
 connection, of which it then reads no more. Where it was *we* who gave a connection up with batches on their way, their
 lines may still be lying unread at the daemon: a refusal after that begins a new session instead of giving new numbers,
 so that under one name a number has one meaning for as long as anybody may read it.
+
+Where somebody else uses our name (a copy of this process), a number of ours may hold his batch. Ours was then not stored and is
+displaced; those behind it keep their numbers, because they may be stored by now. Once nothing that was sent is without an
+answer, the displaced and all that was never sent go on under a new name.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ class ProtocolViolation(Exception):
 class Batch:
     """One batch: the rest of its request line behind session and number, and who waits for it."""
 
-    __slots__ = ("body", "records", "receipt", "maybe_stored")
+    __slots__ = ("body", "records", "receipt", "maybe_stored", "displaced")
 
     def __init__(self, body: bytes, records: int, receipt: Optional[Receipt]):
         self.body = body
@@ -39,6 +43,8 @@ class Batch:
         self.receipt = receipt
         #: It went out on a connection that ended before its answer came.
         self.maybe_stored = False
+        #: Its number held somebody else's batch once.
+        self.displaced = False
 
 
 Outcome = Union[Mapping[str, Any], Refused]
@@ -67,6 +73,10 @@ class Session:
         self.stale = 0
         #: The numbers of the lines that those replies are about belong to other batches now.
         self._moved = False
+        #: Otherwise those lines are about ``pending[:_stale_span]``.
+        self._stale_span = 0
+        #: Batches whose numbers hold somebody else's: they wait for a new name.
+        self._displaced: List[Batch] = []
         #: After the stale replies the session goes on under a new name.
         self.renew_due = False
         #: We gave up a connection whose lines the daemon may still read.
@@ -98,6 +108,8 @@ class Session:
         at = self.in_flight
         if at >= len(self.pending) or at >= self._allowance or self.stale or self.held or now < self.not_before:
             return None
+        if self._displaced and not self.pending[at].maybe_stored:
+            return None  # it goes under the new name
         self.in_flight += 1
         return line(self.name, self.base_seq + at, self.pending[at].body)
 
@@ -128,6 +140,7 @@ class Session:
                 self._moved = False
                 if self.renew_due:
                     self.renew()
+                self._go_on_under_a_new_name_if_due()
             return None
         if ok:
             return self._stored(reply)
@@ -141,25 +154,30 @@ class Session:
             return None
         if reply.get("seq", self.base_seq) != self.base_seq:
             raise ProtocolViolation(f"the daemon answered seq {reply.get('seq')} instead of {self.base_seq}")
+        if refused.code == "conflict" and not self.fixed:
+            return self._displace(refused)
         self.stale = self.in_flight - 1
         self.in_flight = 0
         self._allowance = 1
         if refused.retryable:
             self._put_off(refused, now)
-            return self._after_refusal(None)
+            self._stale_span = self.stale + 1
+            self._go_on_under_a_new_name_if_due()
+            return None
         if refused.code == "out_of_sequence" and not self.fixed:
             expected = refused.expected
-            if expected is not None and 1 <= expected < self.base_seq and not self.tainted:
+            if expected is not None and 1 <= expected < self.base_seq and not (self.tainted or self._displaced):
                 # Nothing was ever stored there under our number or a later one: going on from
                 # `expected` doubles nothing.
                 self.forgotten += self.base_seq - expected
                 self.base_seq = expected
+                self._moved = self.stale > 0
                 return None
-            return self._after_refusal(None, foreign=True)
+            return self._after_refusal(None, gone=True)
         seq = self.base_seq
-        settled = (self._take_first(), self.name, seq, refused)
+        settled = (self._taken(self.pending.popleft()), self.name, seq, refused)
         self._moved = self.stale > 0
-        return self._after_refusal(settled, foreign=refused.code == "conflict")
+        return self._after_refusal(settled)
 
     def _stored(self, reply: Mapping[str, Any]) -> Optional[Settled]:
         if not self.in_flight:
@@ -169,10 +187,7 @@ class Session:
         if reply.get("seq") != seq:
             raise ProtocolViolation(f"the daemon answered seq {reply.get('seq')} instead of {seq}")
         if reply.get("duplicate") and not (first.maybe_stored or self.fixed or self.tainted):
-            # Somebody else has used this session's numbers, so this batch was not stored: it goes again under another.
-            self.stale = self.in_flight - 1
-            self.in_flight = 0
-            return self._after_refusal(None, foreign=True)
+            return self._displace(None)
         # No call stands between these, so that an interrupt finds all of them done or none: a number given on while its
         # batch is still pending would store that batch twice.
         del self.pending[0]
@@ -180,10 +195,36 @@ class Session:
         self.in_flight -= 1
         if self._allowance < MAX_IN_FLIGHT_BATCHES:
             self._allowance *= 2
-        return (self._taken(first), self.name, seq, reply)
+        name = self.name
+        if self._displaced:
+            self._go_on_under_a_new_name_if_due()
+        return (self._taken(first), name, seq, reply)
 
-    def _take_first(self) -> Batch:
-        return self._taken(self.pending.popleft())
+    def _displace(self, refused: Optional[Refused]) -> Optional[Settled]:
+        """The first number holds somebody else's batch, so ours was not stored. Those behind it were the next, and go on."""
+        first = self.pending[0]
+        settled: Optional[Settled] = None
+        if first.displaced:
+            # A name that nobody else can know: what answers so is wrong about this batch, or no daemon.
+            if refused is None:
+                raise ProtocolViolation(f"the daemon answered `duplicate` to seq {self.base_seq}, which is new")
+            settled = (first, self.name, self.base_seq, refused)
+        else:
+            first.displaced = True
+            self._displaced += [first]
+        # Again without a call in between.
+        del self.pending[0]
+        self.base_seq += 1
+        self.in_flight -= 1
+        if settled is not None:
+            self._taken(first)
+        self._go_on_under_a_new_name_if_due()
+        return settled
+
+    def _go_on_under_a_new_name_if_due(self) -> None:
+        is_known = not (self.in_flight or self.stale or (self.pending and self.pending[0].maybe_stored))
+        if self._displaced and is_known:
+            self.renew()
 
     def _taken(self, batch: Batch) -> Batch:
         self.pending_bytes -= len(batch.body)
@@ -192,9 +233,10 @@ class Session:
         self.trouble = ""
         return batch
 
-    def _after_refusal(self, settled: Optional[Settled], foreign: bool = False) -> Optional[Settled]:
-        """The numbers behind a refused batch are free; are they safe to be given again?"""
-        if not self.fixed and (foreign or (self.tainted and settled is not None)):
+    def _after_refusal(self, settled: Optional[Settled], gone: bool = False) -> Optional[Settled]:
+        """The numbers behind a refused batch are free; are they safe to be given again? ``gone``: the daemon knows nothing
+        of the session."""
+        if not self.fixed and (gone or self.tainted or self._displaced):
             if self.stale:
                 self.renew_due = True
             else:
@@ -203,6 +245,8 @@ class Session:
 
     def renew(self) -> None:
         """Goes on under a new name, with all that is pending."""
+        self.pending.extendleft(reversed(self._displaced))
+        self._displaced = []
         self.name = str(uuid.uuid4())
         self.base_seq = 1
         self.in_flight = self.stale = 0
@@ -226,6 +270,9 @@ class Session:
             self.trouble = why
         for at in range(self.in_flight):
             self.pending[at].maybe_stored = True
+        if by_us and self.stale and not self._moved:
+            for at in range(min(self._stale_span, len(self.pending))):
+                self.pending[at].maybe_stored = True
         if by_us and self.awaits_reply():
             self.tainted = True
         # Our numbers have moved since lines that may still lie at the daemon were sent.
@@ -234,6 +281,7 @@ class Session:
         self._moved = False
         if renew and not self.fixed:
             self.renew()
+        self._go_on_under_a_new_name_if_due()
         if self.not_before <= now and not self._progress:
             self.back_off(now)
         self._progress = False
@@ -243,11 +291,14 @@ class Session:
         self.trouble = why
         self.back_off(now)
 
-    def abandon(self) -> Tuple[str, int, List[Batch]]:
-        """Gives everything pending up, with the session and the first number it must keep, and begins a new session.
+    def abandon(self) -> List[Tuple[bytes, Batch]]:
+        """Gives everything pending up, with the lines that it must be sent as, if ever, and begins a new session.
         The connection must be gone."""
-        name, first_seq, batches = self.name, self.base_seq, list(self.pending)
+        given_up = [(line(self.name, self.base_seq + at, batch.body), batch) for at, batch in enumerate(self.pending)]
+        name = str(uuid.uuid4())
+        given_up += [(line(name, at, batch.body), batch) for at, batch in enumerate(self._displaced, 1)]
         self.pending.clear()
+        self._displaced = []
         self.pending_bytes = 0
         self.renew()
         self.renewed -= 1
@@ -256,4 +307,4 @@ class Session:
         self.not_before = 0.0
         self.fatal = None
         self.trouble = ""
-        return name, first_seq, batches
+        return given_up
