@@ -180,6 +180,48 @@ fn all_pages_of_the_manual_are_written_at_once() {
     assert!(code == 74 && error.contains("/no/such/place/lotlog.1"), "{error}");
 }
 
+/// The package takes them from there, so that `cargo deb` needs nothing but itself.
+#[test]
+fn the_manual_and_completions_in_docs_are_those_of_the_commands() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let fresh = tempfile::tempdir().unwrap();
+    for directory in ["man", "completions"] {
+        std::fs::create_dir(fresh.path().join(directory)).unwrap();
+    }
+    assert_eq!(run(lotlog(&["man", "--all", fresh.path().join("man").to_str().unwrap()])).0, 0);
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = run(lotlog(&["completions", shell]));
+        assert_eq!(code, 0, "{shell}");
+        std::fs::write(fresh.path().join(format!("completions/lotlog.{shell}")), script).unwrap();
+    }
+    let all = |root: &Path| {
+        let files = ["man", "completions"].map(|directory| std::fs::read_dir(root.join(directory)));
+        let mut names: Vec<PathBuf> =
+            files.into_iter().flatten().flatten().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        names.into_iter().map(|path| (path.strip_prefix(root).unwrap().to_owned(), path)).collect::<Vec<_>>()
+    };
+    if std::env::var_os("LOTLOG_PAGES").is_some_and(|how| how == "write") {
+        for directory in ["man", "completions"].map(|name| docs.join(name)) {
+            let _ = std::fs::remove_dir_all(&directory);
+            std::fs::create_dir(&directory).unwrap();
+        }
+        for (name, path) in all(fresh.path()) {
+            std::fs::copy(path, docs.join(name)).unwrap();
+        }
+    }
+    let read = |root| {
+        let files = all(root).into_iter().map(|(name, path)| (name, std::fs::read_to_string(path).unwrap()));
+        files.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (is, was) = (read(fresh.path()), read(&docs));
+    let differ: Vec<_> = is.keys().chain(was.keys()).filter(|name| is.get(*name) != was.get(*name)).collect();
+    assert!(
+        differ.is_empty(),
+        "docs/ is not what the commands say now ({differ:?}): LOTLOG_PAGES=write cargo test --test cli in_docs"
+    );
+}
+
 #[test]
 fn status_and_sync_speak_to_people_and_machines() {
     let home = tempfile::tempdir().unwrap();
