@@ -44,6 +44,19 @@ class Pipeline(TestCase):
             client.flush()
         self.assertEqual([r["n"] for r in daemon.records("L")], [1, 2])
 
+    def test_a_callback_that_fails_costs_nobody_else_anything(self):
+        daemon = self.daemon()
+        called = []
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with lotlog.Client(daemon.socket) as client:
+                receipt = client.log([{"n": 1}], lot_id="L", wait=False)
+                receipt.add_done_callback(lambda _: 1 / 0)
+                receipt.add_done_callback(called.append)
+                self.assertTrue(client.flush())
+        self.assertEqual(called, [receipt])
+        self.assertEqual(["ZeroDivisionError" in str(warning.message) for warning in told], [True])
+
     def test_a_refused_batch_in_the_middle_is_the_only_one_that_is_not_stored(self):
         daemon = self.daemon("--max-items", "2")
         with lotlog.Client(daemon.socket) as client:

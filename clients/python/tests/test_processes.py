@@ -13,7 +13,7 @@ import time
 import unittest
 
 from . import workers
-from .support import TestCase
+from .support import TestCase, until
 
 import lotlog
 
@@ -130,6 +130,32 @@ class Processes(TestCase):
         records = self.place.records("L")
         self.assertEqual([r["context"]["seq"] for r in records], list(range(1, 401)), "one session, in order")
 
+    def test_a_client_closed_while_threads_log_takes_nothing_after_that_and_keeps_what_it_took(self):
+        for turn in range(5):
+            client, lot, taken, failed = lotlog.Client(self.place.socket, timeout=20), f"C{turn}", [], []
+
+            def work(first, client=client, lot=lot, taken=taken, failed=failed):
+                try:
+                    for n in range(first, first + 100_000):
+                        client.log([{"n": n}], lot_id=lot, wait=n % 7 == 0)
+                        taken.append(n)
+                except ValueError:  # closed
+                    failed.append(first)
+
+            threads = [threading.Thread(target=work, args=(first,)) for first in range(0, 400_000, 100_000)]
+            for thread in threads:
+                thread.start()
+            until("something is logged", lambda: len(taken) > 100)
+            began = time.monotonic()
+            self.assertTrue(client.flush(), "it waits for what was there, not for what others add")
+            client.close()
+            self.assertLess(time.monotonic() - began, 15)
+            for thread in threads:
+                thread.join()
+            self.assertEqual(len(failed), 4)
+            self.assertEqual((client.stats()["pending"], client._driver.link.is_open), (0, False))
+            self.assertEqual(sorted(r["n"] for r in self.place.records(lot)), sorted(taken))
+
     def test_a_thread_does_not_wait_for_anothers_answer(self):
         client = lotlog.Client(self.place.socket, timeout=5)
         client.log([{"n": 0}], lot_id="L")
@@ -161,6 +187,50 @@ class Processes(TestCase):
         self.assertEqual(run.returncode, 0)
         self.assertIn("may be stored or not", run.stderr)
         self.place.thaw()
+
+    def test_the_end_of_a_process_flushes_the_asynchronous_client_too(self):
+        code = (
+            "import asyncio, sys, lotlog.aio\n"
+            "async def work():\n"
+            "    client = lotlog.aio.AsyncClient(sys.argv[1])\n"
+            "    for n in range(500): await client.log([{'n': n, 'pad': 'x' * 10000}], lot_id='L', wait=False)\n"
+            "asyncio.run(work())\n"
+        )
+        run = self.python(code, self.place.socket)
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertEqual(self.seen(), list(range(500)))
+
+    def test_all_clients_together_have_two_seconds_at_the_end_of_a_process(self):
+        code = (
+            "import asyncio, atexit, multiprocessing.util, sys, time, lotlog, lotlog.aio\n"
+            "clients = [lotlog.Client(sys.argv[1]) for _ in range(3)]\n"
+            "receipts = [client.log([{'n': 1}], lot_id='L', wait=False) for client in clients]\n"
+            "other = lotlog.aio.AsyncClient(sys.argv[1])\n"
+            "receipts.append(asyncio.run(other.log([{'n': 1}], lot_id='L', wait=False)))\n"
+            "def first(): global began; began = time.monotonic()\n"
+            "def last(): print(time.monotonic() - began, *(r.error.unknown for r in receipts))\n"
+            "multiprocessing.util.Finalize(None, last, exitpriority=-1)\n"
+            "atexit.register(first)\n"
+        )
+        self.place.freeze()
+        run = self.python(code, self.place.socket)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        seconds, *unknown = run.stdout.split()
+        self.assertLess(float(seconds), 3.5, "2 s, and a busy machine")
+        self.assertEqual(unknown, ["True"] * 4)
+        self.place.thaw()
+
+    def test_what_is_logged_by_what_else_happens_at_the_end_is_stored(self):
+        code = (
+            "import atexit, sys\n"
+            "atexit.register(lambda: client.log([{'n': 2}], lot_id='L'))\n"
+            "import lotlog\n"
+            "client = lotlog.Client(sys.argv[1])\n"
+            "client.log([{'n': 1}], lot_id='L', wait=False)\n"
+        )
+        run = self.python(code, self.place.socket)
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertEqual(self.seen(), [1, 2])
 
     def test_an_interrupt_leaves_the_client_of_use(self):
         code = (

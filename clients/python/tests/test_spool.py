@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 import subprocess
+import threading
 import time
 import unittest
 import warnings
 
-from .support import TestCase, binary
+from .support import TestCase, binary, until
 
 import lotlog
 from lotlog import _spool
@@ -93,6 +94,62 @@ class Delivery(SpoolCase):
         self.place.thaw()
         client.log([{"n": 50}], lot_id="L")
         self.assertEqual(self.seen(), list(range(51)))
+
+    def test_what_comes_after_a_full_pipeline_went_to_the_spool_stays_behind_it(self):
+        client = self.client()
+        client.log([{"n": 0}], lot_id="L")
+        self.place.freeze()
+        for n in range(1, 40):
+            client.log([{"n": n, "pad": "x" * 1_000_000}], lot_id="L", wait=False)
+        self.assertGreater(client.stats()["spooled"], 0)
+        self.place.thaw()
+        client.flush(10)
+        client.log([{"n": 40}], lot_id="L", timeout=30)
+        self.assertEqual(self.seen(), list(range(41)))
+
+    def test_a_call_that_does_not_wait_waits_neither_for_an_old_spool(self):
+        self.place.stop()
+        self.client().log([{"n": 0}], lot_id="L")
+        began = time.monotonic()
+        self.assertTrue(self.client(timeout=20).log([{"n": 1}], lot_id="L", wait=False).spooled)
+        self.assertLess(time.monotonic() - began, 5.0)
+
+        async def work():
+            async with AsyncClient(self.place.socket, timeout=20, on_failure="spool", spool_dir=self.spool) as client:
+                self.assertTrue((await client.log([{"n": 2}], lot_id="L", wait=False)).spooled)
+
+        asyncio.run(work())
+        self.assertLess(time.monotonic() - began, 10.0)
+        self.place.start()
+        self.client(timeout=20).log([{"n": 3}], lot_id="L")
+        self.assertEqual(self.seen(), [0, 1, 2, 3])
+
+    def test_a_child_forked_while_the_spool_is_delivered_does_not_keep_it_from_being_delivered(self):
+        self.place.stop()
+        self.client().log([{"n": 0}], lot_id="L")
+        self.place.start()
+        self.place.freeze()
+        client = self.client(timeout=1)
+        delivering = threading.Thread(target=client.log, args=([{"n": 1}],), kwargs={"lot_id": "L"})
+        delivering.start()
+        until("the lock is held", lambda: _spool._held)
+        go_on, leave = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the test's own thread
+            child = os.fork()
+        if child == 0:
+            os.close(leave)
+            os.read(go_on, 1)
+            os._exit(0)
+        try:
+            delivering.join()
+            self.place.thaw()
+            client.log([{"n": 2}], lot_id="L", timeout=20)
+            self.assertEqual((self.seen(), self.files()), ([0, 1, 2], []))
+        finally:
+            os.close(leave)
+            os.close(go_on)
+            os.waitpid(child, 0)
 
     def test_another_process_and_the_companion_deliver_as_well(self):
         self.place.stop()
@@ -284,6 +341,52 @@ class Trouble(SpoolCase):
         for n in (1, 2):
             client.log([{"n": n}], lot_id="L")
         self.assertEqual(client.stats()["refused"], 1)
+
+    def test_a_spool_of_many_files_does_not_hold_up_calls_while_the_daemon_is_away(self):
+        self.place.stop()
+        client = self.client()
+        client.log([{"n": 0}], lot_id="L")
+        looked, names = [], os.listdir
+
+        def listdir(path):
+            looked.append(path)
+            return names(path)
+
+        client._spool.used_bytes = lambda: looked.append("used") or 0
+        os.listdir = listdir
+        self.addCleanup(setattr, os, "listdir", names)
+        began = time.monotonic()
+        for n in range(1, 200):
+            self.assertTrue(client.log([{"n": n}], lot_id="L").spooled)
+        self.assertLessEqual(len(looked), 1 + (time.monotonic() - began) / _spool.LOOK_EVERY_SECONDS)
+
+    def test_a_process_without_descriptors_does_not_forget_its_spool(self):
+        self.place.stop()
+        client = self.client()
+        client.log([{"n": 0}], lot_id="L")
+        code = (
+            "import os, resource, sys, warnings, lotlog\n"
+            "warnings.simplefilter('ignore')\n"
+            "client = lotlog.Client(sys.argv[1], timeout=0.2, on_failure='spool', spool_dir=sys.argv[2])\n"
+            "limits = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (32, limits[1]))\n"
+            "held = []\n"
+            "try:\n"
+            "    while True: held.append(os.dup(0))\n"
+            "except OSError: pass\n"
+            "other = lotlog.Client(sys.argv[1], timeout=0.2, on_failure='spool', spool_dir=sys.argv[2])\n"
+            "for c in (client, other):\n"
+            "    for n in range(2):\n"
+            "        assert isinstance(c.log([{'n': -1}], lot_id='L').error, lotlog.SpoolError)\n"
+            "    assert c.stats()['lost'] == 2\n"
+            "while held: os.close(held.pop())\n"
+            "for n in (1, 2): assert (client, other)[n - 1].log([{'n': n}], lot_id='L').spooled\n"
+        )
+        run = self.python(code, self.place.socket, self.spool)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.place.start()
+        client.log([{"n": 3}], lot_id="L", timeout=20)
+        self.assertEqual(self.seen(), [0, 1, 2, 3])
 
     def test_a_full_spool_is_a_counted_loss(self):
         self.place.stop()

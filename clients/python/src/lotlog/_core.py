@@ -5,16 +5,15 @@ batches, counts, warnings. Never waits; whoever uses it holds its lock, if there
 from __future__ import annotations
 
 import os
-import sys
 import time
-import warnings
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 from . import _encode, _lives, _places
 from ._deliver import Delivery
-from ._driver import Driver
+from ._driver import Driver, run
 from ._encode import Body
-from ._errors import LotlogWarning, Refused, SpoolError, Unreachable
+from ._link import Link
+from ._errors import Refused, SpoolError, Unreachable, say
 from ._receipt import Receipt
 from ._session import Batch, Session, Settled, line
 from ._spool import Spool
@@ -24,7 +23,8 @@ from ._tables import Rows, rows_of
 MAX_UNSETTLED_BYTES = 8 << 20
 #: The same as a count.
 MAX_UNSETTLED_BATCHES = 1024
-#: After a failure the daemon gets no more than this of a call's time, until it answers again (not with "raise").
+#: After a failure the daemon gets no more than this of a call's time, until it answers again (not with "raise"). Nor does an
+#: old spool get more of the time of a call that does not wait.
 IMPATIENT_SECONDS = 0.25
 #: How long a call that does not wait for the answer waits for the kernel to take the whole line.
 HAND_OVER_SECONDS = 0.1
@@ -84,7 +84,7 @@ class Core:
             self._spool = Spool(os.fspath(spool_dir) if spool_dir is not None else _places.spool_dir())
         self._driver = Driver(path, self._session, self._settle)
         #: Something may lie in the spool that goes before what comes now.
-        self._spool_waits = self._spool is not None and self._mode == "on" and bool(self._spool.names())
+        self._spool_waits = self._spool is not None and self._mode == "on" and self._spool.has_any()
         self._impatient = False
         self._warned: Dict[str, bool] = {}
         self._to_say: List[str] = []
@@ -108,13 +108,25 @@ class Core:
         self._forgotten_seen = 0
         _lives.idle(self)
 
+    def _has_pending(self) -> bool:
+        return bool(self._session.pending) and self._pid == os.getpid()
+
     def _at_exit(self, deadline: float) -> None:
-        """The process ends: what is pending has until then."""
+        """The process ends: what is pending has until then. Blocks, and is for whoever holds no locks and no event loop."""
+        began = time.monotonic()
+        settled = self._session.settles()
+        run(self._driver, settled, lambda: deadline)
+        if not settled():
+            self._give_up(max(0.0, deadline - began))
+        self._call_back()
 
     def _enter(self) -> None:
         if self._pid != os.getpid():  # a fork that Python did not see
             self._after_fork()
         _lives.prepare_process()
+        self._refuse_if_closed()
+
+    def _refuse_if_closed(self) -> None:
         if self._closed:
             raise ValueError("the client is closed: nothing was sent")
 
@@ -253,9 +265,24 @@ class Core:
                 if receipt._callbacks and receipt.done():
                     self._to_call.append(receipt)
 
-    def _delivery_limit(self, delivery: Delivery, started: float, timeout: float) -> float:
+    def _delivery(self) -> Optional[Delivery]:
+        """What delivers the spool; None where that is of no use, because nobody listens. Raises OSError."""
+        assert self._spool is not None
+        if self._impatient:
+            probe = Link(self._driver.link.path)
+            try:
+                probe.open()
+            except BlockingIOError:
+                pass
+            except OSError:
+                return None
+            finally:
+                probe.close()
+        return Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
+
+    def _delivery_limit(self, delivery: Delivery, started: float, timeout: float, wait: bool) -> float:
         """Until when a call delivers what waits in the spool."""
-        if not self._impatient or delivery.answered:
+        if wait and (not self._impatient or delivery.answered):
             return started + timeout
         if delivery.driver is not None and delivery.driver.connect_failed_at >= started:
             return 0.0
@@ -269,7 +296,7 @@ class Core:
         self._counts["refused"] += delivery.refused_batches
         if delivery.answered:
             self._impatient = False
-        self._spool_waits = bool(self._spool.names())
+        self._spool_waits = self._spool.has_any()
         if not self._spool_waits or delivery.may_overtake:
             return True
         self._impatient = not delivery.answered
@@ -284,15 +311,15 @@ class Core:
             _lives.idle(self)
         while self._to_say:
             message = self._to_say.pop(0)
-            try:
-                warnings.warn(message, LotlogWarning, stacklevel=4)
-            except LotlogWarning:  # warnings are errors here: this one must not stop what is being done
-                print(message, file=sys.stderr)
+            say(message, 4)
         while self._to_call:
             receipt = self._to_call.pop()
             callbacks, receipt._callbacks = receipt._callbacks, []
             for callback in callbacks:
-                callback(receipt)
+                try:
+                    callback(receipt)
+                except Exception as error:  # its own affair: neither the call that it happens in nor others' callbacks suffer
+                    say(f"lotlog: {callback!r}, called with a receipt, failed, and the client went on: {error!r}", 4)
 
     def _warn(self, kind: str, message: str) -> None:
         """Once for each kind of trouble in a client's life: ``stats()`` has the counts."""

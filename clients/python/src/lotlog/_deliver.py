@@ -9,18 +9,14 @@ interrupted, whoever goes on uses the same new numbers.
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Callable, List, Optional, Set
 
 from ._driver import Driver
 from ._errors import Refused
+from ._link import Link
 from ._session import Batch, Session, Settled, line
 from ._spool import Spool, SpooledLine
-
-
-#: A poll lasts at most this long: what there is time for may be more than a poll can be told.
-_SLICE_SECONDS = 1.0
 
 
 class Delivery:
@@ -31,7 +27,11 @@ class Delivery:
         self._path = path
         self._warn = warn
         self._handle = spool.lock()
-        self._names: List[str] = spool.names() if self._handle is not None else []
+        #: What is to be delivered, the next one last.
+        self._names: List[str] = []
+        if self._handle is not None:
+            spool.clear_leftovers()
+            self._names = spool.names()[::-1]
         self._name = ""
         #: The run in delivery (lines of one session, numbered without gaps), how much of it is done, what follows it.
         self._run: List[SpooledLine] = []
@@ -84,6 +84,12 @@ class Delivery:
         if self.driver is not None:
             self.driver.receive(now)
 
+    @property
+    def link(self) -> Link:
+        """The connection to wait for, where :meth:`work` says so."""
+        assert self.driver is not None
+        return self.driver.link
+
     def close(self) -> None:
         """Ends it, wherever it is; what is not acknowledged stays in the spool."""
         self._leave_run()
@@ -98,7 +104,7 @@ class Delivery:
             self.may_overtake = True
             self.ended = True
             return
-        self._name = self._names.pop(0)
+        self._name = self._names.pop()
         try:
             lines = self._spool.read(self._name)
         except OSError as error:
@@ -167,7 +173,7 @@ class Delivery:
         lines += [text.text for text in self._behind]
         if lines:
             self._spool.replace(self._name, lines)
-            self._names.insert(0, self._name)
+            self._names.append(self._name)
         else:
             self._spool.remove(self._name)
         self._leave_run()
@@ -175,22 +181,3 @@ class Delivery:
     def _set_aside(self, text: bytes, why: str) -> None:
         self.refused_batches += self._spool.set_aside(self._name, text)
         self._warn(f"a spooled batch was refused and is kept in {self._spool.directory}, in a file .refused: {why}")
-
-
-def run(delivery: Delivery, limit: Callable[[], float]) -> None:
-    """Drives a delivery until it has ended or ``limit()`` (monotonic) has come."""
-    try:
-        while not delivery.ended:
-            now = time.monotonic()
-            pause = delivery.work(now)
-            left = limit() - now
-            if left <= 0 or delivery.ended:
-                break
-            if pause is None:
-                assert delivery.driver is not None
-                delivery.driver.link.poller().poll(max(1, int(min(left, _SLICE_SECONDS) * 1000)))
-                delivery.receive(time.monotonic())
-            else:
-                time.sleep(min(pause, left))
-    finally:
-        delivery.close()

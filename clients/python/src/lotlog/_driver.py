@@ -4,7 +4,8 @@ it waits, by poll, by a condition, or in an event loop; it knows none of them.
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+import time
+from typing import Any, Callable, Optional, Protocol
 
 from ._json import loads
 from ._link import Link
@@ -13,6 +14,8 @@ from ._session import ProtocolViolation, Session, Settled
 #: Pause where the daemon's queue of new connections is full.
 _BACKLOG_PAUSE_SECONDS = 0.002
 _NOTHING_TO_DO_SECONDS = 3600.0
+#: A poll lasts at most this long: what there is time for may be more than a poll can be told.
+_SLICE_SECONDS = 1.0
 
 
 class Driver:
@@ -93,3 +96,29 @@ class Driver:
         if self.link.is_open:
             self.link.close()
             self.session.connection_lost(why, by_us, now)
+
+
+class Driven(Protocol):
+    """A driver, or what has one."""
+
+    @property
+    def link(self) -> Any: ...
+
+    def work(self, now: float) -> Optional[float]: ...
+
+    def receive(self, now: float) -> Any: ...
+
+
+def run(what: Driven, until: Callable[[], bool], limit: Callable[[], float]) -> None:
+    """Drives and waits, where nobody else does either, until it is done or ``limit()`` (monotonic) has come."""
+    while not until():
+        now = time.monotonic()
+        pause = what.work(now)
+        left = limit() - now
+        if left <= 0 or until():
+            break
+        if pause is None:
+            what.link.poller().poll(max(1, int(min(left, _SLICE_SECONDS) * 1000)))
+            what.receive(time.monotonic())
+        else:
+            time.sleep(min(pause, left))

@@ -1,10 +1,12 @@
-"""What can go wrong, as exceptions and one warning. Does not know who raises them.
+"""What can go wrong, as exceptions and one warning, and how to give it. Does not know who raises them.
 
 Each message names the thing, the consequence for the data, and the next step.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any, Mapping, Optional
 
 
@@ -63,3 +65,14 @@ class Unencodable(LotlogError, TypeError):
 
 class LotlogWarning(UserWarning):
     """Something that the program should know of, but that must not stop it."""
+
+
+def say(message: str, stack_level: int) -> None:
+    """Warns, which must not stop what is being done: not where warnings are errors, nor where nothing can be written."""
+    try:
+        warnings.warn(message, LotlogWarning, stacklevel=stack_level + 1)
+    except Exception:
+        try:
+            print(message, file=sys.stderr)
+        except Exception:
+            pass

@@ -11,12 +11,16 @@ import time
 import weakref
 from typing import Any, Protocol, Set
 
+from ._errors import say
+
 #: Time for the flush at the end of a process, all clients together.
 EXIT_SECONDS = 2.0
 
 
 class _Living(Protocol):
     def _after_fork(self) -> None: ...
+
+    def _has_pending(self) -> bool: ...
 
     def _at_exit(self, deadline: float) -> None: ...
 
@@ -51,8 +55,14 @@ def _after_fork() -> None:
 
 def _flush_all() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
-    for client in list(_clients):
-        client._at_exit(deadline)
+    clients = [client for client in _clients if client._has_pending()]
+    while clients:
+        client = clients.pop()
+        now = time.monotonic()
+        try:
+            client._at_exit(now + max(0.0, deadline - now) / (len(clients) + 1))
+        except Exception as error:  # the others are flushed all the same
+            say(f"lotlog: a client could not be flushed at the process's end: {error!r}", 1)
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from typing import Any, Deque, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Deque, List, Mapping, Optional, Tuple, Union
 
 from ._errors import Refused
 from ._receipt import Receipt
@@ -91,6 +91,8 @@ class Session:
         self.forgotten = 0
         #: How often the session had to go on under a new name.
         self.renewed = 0
+        #: How many batches have left the session, answered or given up.
+        self.settled = 0
         self._allowance = MAX_IN_FLIGHT_BATCHES
         self._pause = FIRST_PAUSE_SECONDS
         #: Something was stored on this connection.
@@ -112,6 +114,11 @@ class Session:
             return None  # it goes under the new name
         self.in_flight += 1
         return line(self.name, self.base_seq + at, self.pending[at].body)
+
+    def settles(self) -> Callable[[], bool]:
+        """Whether all that is pending now is settled, to be asked later."""
+        goal = self.settled + len(self.pending) + len(self._displaced)
+        return lambda: self.settled >= goal and not self._displaced
 
     def awaits_reply(self) -> bool:
         """Whether a reply is due on this connection."""
@@ -228,6 +235,7 @@ class Session:
 
     def _taken(self, batch: Batch) -> Batch:
         self.pending_bytes -= len(batch.body)
+        self.settled += 1
         self._pause = FIRST_PAUSE_SECONDS
         self._progress = True
         self.trouble = ""
@@ -297,6 +305,7 @@ class Session:
         given_up = [(line(self.name, self.base_seq + at, batch.body), batch) for at, batch in enumerate(self.pending)]
         name = str(uuid.uuid4())
         given_up += [(line(name, at, batch.body), batch) for at, batch in enumerate(self._displaced, 1)]
+        self.settled += len(given_up)
         self.pending.clear()
         self._displaced = []
         self.pending_bytes = 0

@@ -7,12 +7,13 @@ afterwards but by being replaced as a whole. It is removed when the last of its 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import stat
 import time
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Set
 
 #: One file, at most, in bytes; one batch is always allowed.
 MAX_FILE_BYTES = 4 << 20
@@ -20,10 +21,14 @@ MAX_FILE_BYTES = 4 << 20
 MAX_SPOOL_BYTES = 1 << 30
 #: Unfinished files older than this were left by a process that died.
 _LEFTOVER_SECONDS = 3600
+#: How much of the spool is used is looked up at most so often; a limit for it is no exact one.
+LOOK_EVERY_SECONDS = 1.0
 
 SUFFIX = ".spool"
 _HEAD = re.compile(rb'\{"session":"([A-Za-z0-9._:-]{1,64})","seq":([1-9][0-9]{0,18}),')
 _counter = 0
+#: Locks that this process holds.
+_held: Set[int] = set()
 
 
 class SpooledLine(NamedTuple):
@@ -41,12 +46,17 @@ class Spool:
     def __init__(self, directory: str, max_bytes: int = MAX_SPOOL_BYTES):
         self.directory = directory
         self.max_bytes = max_bytes
+        #: What all files took when they were last looked at, and what was written since.
+        self._used_bytes = 0
+        #: Until when (monotonic) they need not be looked at again.
+        self._used_until = 0.0
+        self._leftovers_are_cleared = False
 
     def write(self, lines: List[bytes]) -> None:
         """Keeps request lines, in this order, behind all that were written before. Raises OSError; nothing of a file that
         could not be written whole is left."""
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        used = self.used_bytes()
+        used = self._used_about()
         group: List[bytes] = []
         size = 0
         for text in lines:
@@ -86,6 +96,7 @@ class Spool:
             except OSError:
                 pass
             raise
+        self._used_bytes += sum(map(len, lines))
         self._sync_directory()
 
     def _sync_directory(self) -> None:
@@ -101,6 +112,25 @@ class Spool:
             return sorted(name for name in os.listdir(self.directory) if name.endswith(SUFFIX))
         except OSError:  # not there, or not to be read: nothing that could be delivered
             return []
+
+    def has_any(self) -> bool:
+        """Whether there is a file to be delivered. Where nobody can tell now, for want of descriptors perhaps, there may be one."""
+        try:
+            with os.scandir(self.directory) as entries:
+                return any(entry.name.endswith(SUFFIX) for entry in entries)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return False
+        except OSError as error:
+            return error.errno != errno.ELOOP
+
+    def _used_about(self) -> int:
+        """As :meth:`used_bytes`, looked up only now and then: a spool of many files takes its time."""
+        began = time.monotonic()
+        if began >= self._used_until:
+            self._used_bytes = self.used_bytes()
+            took = time.monotonic() - began
+            self._used_until = began + LOOK_EVERY_SECONDS + 50 * took
+        return self._used_bytes
 
     def used_bytes(self) -> int:
         """What all files take, those of refused batches too."""
@@ -142,6 +172,7 @@ class Spool:
             os.unlink(os.path.join(self.directory, name))
         except FileNotFoundError:
             pass
+        self._used_until = 0.0
 
     def set_aside(self, name: str, text: bytes) -> bool:
         """Keeps a batch that the daemon refused, for a person: it would be refused again. Whether it was not kept before."""
@@ -170,13 +201,20 @@ class Spool:
         except OSError:
             os.close(handle)
             return None
-        self._clear_leftovers()
+        _held.add(handle)
         return handle
 
     def unlock(self, handle: int) -> None:
-        os.close(handle)
+        if handle in _held:
+            _held.discard(handle)
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile may have a copy
+            os.close(handle)
 
-    def _clear_leftovers(self) -> None:
+    def clear_leftovers(self) -> None:
+        """Removes what others began to write long ago, once in a life. Only with the lock."""
+        if self._leftovers_are_cleared:
+            return
+        self._leftovers_are_cleared = True
         horizon = time.time() - _LEFTOVER_SECONDS
         try:
             names = os.listdir(self.directory)
@@ -193,6 +231,15 @@ class Spool:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _let_go() -> None:
+    """In a forked child: the right to deliver is the parent's, and ends with it."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _at_once(path: str, flags: int) -> int:

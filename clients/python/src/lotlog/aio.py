@@ -10,7 +10,6 @@ import time
 from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Set, Type
 
 from ._core import HAND_OVER_SECONDS, READ_AT_BATCHES, Core, Path
-from ._deliver import Delivery
 from ._encode import Body
 from ._errors import LotlogError, Refused, Unreachable
 from ._json import dumps, loads
@@ -86,7 +85,7 @@ class AsyncClient(Core):
         self._enter()
         if not bodies:
             return receipt
-        if self._mode == "spool" or not await self._deliver_spool(started, time_given):
+        if self._mode == "spool" or not await self._deliver_spool(started, time_given, wait):
             self._keep_bodies(bodies, receipt)
         else:
             await self._submit(bodies, receipt, started, time_given)
@@ -104,9 +103,13 @@ class AsyncClient(Core):
     async def _submit(self, bodies: List[Body], receipt: Receipt, started: float, timeout: float) -> None:
         if self._impatient:
             self._session.not_before = 0.0
-        for body in bodies:
+        for at, body in enumerate(bodies):
             if self._is_full() and not await self._pump(lambda: not self._is_full(), started, timeout):
                 self._give_up(timeout)
+                if self._spool_waits:
+                    self._keep_bodies(bodies[at:], receipt)  # behind those that went there just now
+                    return
+            self._refuse_if_closed()
             self._take(body, receipt)
             driver, now = self._driver, time.monotonic()
             stuck = driver.link.has_unsent
@@ -167,18 +170,20 @@ class AsyncClient(Core):
         if not done:
             raise Unreachable(f"no answer in {time_given:g} s; it is still being waited for: {self._session.trouble}", True)
 
-    async def _deliver_spool(self, started: float, timeout: float) -> bool:
+    async def _deliver_spool(self, started: float, timeout: float, wait: bool) -> bool:
         """As the blocking client's."""
         if not self._spool_waits or self._spool is None or self._delivering:
             return True
         self._delivering = True
         delivery = None
         try:
-            delivery = Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
+            delivery = self._delivery()
+            if delivery is None:
+                return False
             while not delivery.ended:
                 now = time.monotonic()
                 pause = delivery.work(now)
-                left = self._delivery_limit(delivery, started, timeout) - now
+                left = self._delivery_limit(delivery, started, timeout, wait) - now
                 if left <= 0 or delivery.ended:
                     break
                 if pause is None:
@@ -204,7 +209,7 @@ class AsyncClient(Core):
             return True
         time_given = self._timeout if timeout is None else timeout
         self._enter()
-        done = await self._pump(lambda: not self._session.pending, time.monotonic(), time_given)
+        done = await self._pump(self._session.settles(), time.monotonic(), time_given)
         trouble, left = self._session.trouble, len(self._session.pending)
         if not done and self._on_failure == "spool":
             self._give_up(time_given)
@@ -269,12 +274,12 @@ class AsyncClient(Core):
         time_given = self._timeout if timeout is None else timeout
         if self._pid != os.getpid():
             self._after_fork()
+        self._closed = True  # from here on other coroutines add nothing
         left = []
-        if self._mode == "on" and not await self._pump(lambda: not self._session.pending, time.monotonic(), time_given):
+        if self._mode == "on" and not await self._pump(self._session.settles(), time.monotonic(), time_given):
             left = list(self._session.pending)
             self._give_up(time_given)
         self._driver.link.close()
-        self._closed = True
         self._call_back()
         errors = (batch.receipt.error for batch in left if batch.receipt is not None)
         error = next((error for error in errors if error is not None), None)

@@ -10,8 +10,8 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Type, Union
 
-from . import _deliver
 from ._core import HAND_OVER_SECONDS, READ_AT_BATCHES, Core, Path
+from ._driver import run
 from ._encode import Body
 from ._errors import LotlogError, Refused, Unreachable
 from ._json import dumps, loads
@@ -88,7 +88,7 @@ class Client(Core):
         if not bodies:
             return receipt
         self._refuse_reentry()
-        if self._mode == "spool" or not self._deliver_spool(started, time_given):
+        if self._mode == "spool" or not self._deliver_spool(started, time_given, wait):
             with self._lock:
                 self._holder = threading.get_ident()
                 self._keep_bodies(bodies, receipt)
@@ -102,11 +102,16 @@ class Client(Core):
         return receipt
 
     def _submit(self, bodies: List[Body], receipt: Receipt, started: float, timeout: float) -> None:
-        for body in bodies:
-            if self._is_full() and not self._pump(lambda: not self._is_full(), started, timeout):
+        for at, body in enumerate(bodies):
+            gave_up = self._is_full() and not self._pump(lambda: not self._is_full(), started, timeout)
+            if gave_up:
                 self._lose_all(timeout, None)
             with self._lock:
                 self._holder = threading.get_ident()
+                if gave_up and self._spool_waits:
+                    self._keep_bodies(bodies[at:], receipt)  # behind those that went there just now
+                    return
+                self._refuse_if_closed()
                 driver, now = self._driver, time.monotonic()
                 try:
                     if self._impatient:
@@ -203,13 +208,18 @@ class Client(Core):
 
     # The spool.
 
-    def _deliver_spool(self, started: float, timeout: float) -> bool:
+    def _deliver_spool(self, started: float, timeout: float, wait: bool) -> bool:
         """Delivers what waits in the spool; False where it still does and new batches must queue behind it."""
         if not self._spool_waits or self._spool is None:
             return True
         try:
-            delivery = _deliver.Delivery(self._spool, self._driver.link.path, lambda text: self._warn("spool", text))
-            _deliver.run(delivery, lambda: self._delivery_limit(delivery, started, timeout))
+            delivery = self._delivery()
+            if delivery is None:
+                return False
+            try:
+                run(delivery, lambda: delivery.ended, lambda: self._delivery_limit(delivery, started, timeout, wait))
+            finally:
+                delivery.close()
         except OSError as error:
             self._warn("spool trouble", f"the spool in {self._spool.directory} cannot be delivered: {error}")
             return True
@@ -231,7 +241,7 @@ class Client(Core):
         time_given = self._timeout if timeout is None else timeout
         self._enter()
         self._refuse_reentry()
-        done = self._pump(lambda: not self._session.pending, started, time_given)
+        done = self._pump(self._session.settles(), started, time_given)
         trouble, left = self._session.trouble, len(self._session.pending)
         if not done and self._on_failure == "spool":
             self._lose_all(time_given, None)
@@ -297,33 +307,32 @@ class Client(Core):
         if self._closed or self._mode == "off":
             return
         time_given = self._timeout if timeout is None else timeout
-        error = self._finish(time_given)
+        error = self._finish(time_given, True)
         if error is not None and self._on_failure == "raise":
             raise error
 
-    def _finish(self, timeout: float) -> Optional[Exception]:
+    def _finish(self, timeout: float, is_last: bool) -> Optional[Exception]:
         started = time.monotonic()
         if self._pid != os.getpid():
             self._after_fork()
         self._refuse_reentry()
+        with self._lock:
+            self._closed = self._closed or is_last  # from here on other threads add nothing
+            settled = self._session.settles()
         left: List[Batch] = []
-        if self._mode == "on" and not self._pump(lambda: not self._session.pending, started, timeout):
+        if self._mode == "on" and not self._pump(settled, started, timeout):
             left = list(self._session.pending)
             self._lose_all(timeout, None)
-        with self._lock:
-            self._driver.link.close()
-            self._closed = True
+        if is_last:
+            with self._lock:
+                self._driver.link.close()
         self._call_back()
         errors = (batch.receipt.error for batch in left if batch.receipt is not None)
         return next((error for error in errors if error is not None), None)
 
     def _at_exit(self, deadline: float) -> None:
-        if self._closed or not self._session.pending:
-            return
-        error = self._finish(max(0.0, deadline - time.monotonic()))
-        if error is not None and self._on_failure == "raise":
-            self._warn("exit", f"batches without an answer at the process's end: {error}")
-            self._call_back()
+        # Not closed: whatever else is to be done at the end of the process may still log.
+        self._finish(max(0.0, deadline - time.monotonic()), False)
 
     def _after_fork(self) -> None:
         super()._after_fork()

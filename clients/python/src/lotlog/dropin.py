@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ._core import Path
-from ._errors import LotlogWarning, Unencodable
+from ._errors import Unencodable, say
 from ._json import fields, is_missing
 from ._tables import Rows, rows_of
 from .client import Client
@@ -108,10 +106,4 @@ def _warn_once(message: str) -> None:
     if _has_warned:
         return
     _has_warned = True
-    try:
-        warnings.warn(message, LotlogWarning, stacklevel=3)
-    except Exception:  # warnings are errors here
-        try:
-            print(message, file=sys.stderr)
-        except Exception:
-            pass
+    say(message, 3)
