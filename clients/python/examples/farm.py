@@ -58,10 +58,10 @@ def optimise(number, lots, seconds, run, progress):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--optimisers", type=int, default=4)
-    parser.add_argument("--lots", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--lotlogd", help="start this daemon in a temporary directory")
+    parser.add_argument("--optimisers", type=at_least_one, default=4)
+    parser.add_argument("--lots", type=at_least_one, default=6)
+    parser.add_argument("--seconds", type=duration, default=5.0)
+    parser.add_argument("--lotlogd", type=program, help="start this daemon in a temporary directory")
     options = parser.parse_args()
     home = daemon = None
     try:
@@ -76,6 +76,27 @@ def main():
             daemon.wait()
         if home is not None:
             shutil.rmtree(home)
+
+
+def at_least_one(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def duration(text):
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError("a number of seconds above 0")
+    return seconds
+
+
+def program(text):
+    found = shutil.which(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text} is no program that can be run")
+    return found
 
 
 def farm(options):

@@ -128,6 +128,51 @@ class DropIn(TestCase):
         with self.assertRaises(lotlog.Refused):
             lotlog.log_predictions([{"sku_local": 1}], {"lot_id": "x" * 300}, None)
 
+    def test_a_misspelt_mode_is_taken_for_on_with_a_warning_unless_strict(self):
+        self.environment(LOTLOG_MODE="spol")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for at in range(2):
+                self.assertEqual(lotlog.log_predictions([{"sku_local": at}], {"lot_id": "M"}, None), 1)
+            with lotlog.Client() as client:
+                self.assertEqual(client.log([{"sku_local": 2}], lot_id="M").records, 1)
+        self.assertEqual(["'spol'" in str(warning.message) for warning in told], [True, True], "once for each client")
+        self.assertEqual(len(self.place.records("M")), 3)
+        self.environment(LOTLOG_STRICT="1")
+        with self.assertRaises(ValueError):
+            lotlog.log_predictions([{"sku_local": 1}], {"lot_id": "M"}, None)
+
+    def test_what_cannot_be_understood_is_counted(self):
+        client = lotlog.dropin.default_client()
+
+        class Broken:
+            def __iter__(self):
+                raise OSError
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for items, context in ((5, {}), (Broken(), {}), ({"sku_local": [1], "asin": [1, 2]}, {}), ([{"sku_local": 1}], 7)):
+                self.assertEqual(lotlog.log_predictions(items, context, None), 0)
+        self.assertEqual((client.stats()["unencodable"], client.stats()["batches"]), (4, 0))
+        with self.assertRaises(lotlog.Unencodable):
+            client.log(5)
+        self.assertEqual(client.stats()["unencodable"], 5)
+
+    @unittest.skipIf(os.path.exists(lotlog._places.SYSTEM_SOCKET), "a daemon is installed here")
+    def test_a_socket_that_could_be_anybodys_is_no_reason_to_lose_predictions(self):
+        code = (
+            "import os, sys, tempfile, lotlog\n"
+            "os.geteuid = lambda: 12345\n"
+            "os.mkdir(os.path.join(tempfile.gettempdir(), 'lotlog-12345'), 0o777)\n"
+            "print(lotlog.log_predictions([{'sku_local': 1}], {'lot_id': 'L'}, None), lotlog.dropin.default_client().stats()['spooled'])\n"
+            "try: lotlog.Client()\n"
+            "except PermissionError as error: print('LOTLOG_SOCKET' in str(error))\n"
+        )
+        del os.environ["LOTLOG_SOCKET"]
+        place = self.directory()
+        run = self.python(code, TMPDIR=place, XDG_RUNTIME_DIR="")
+        self.assertEqual(run.stdout, "0 1\nTrue\n", run.stderr)
+
     def test_without_a_daemon_it_spools_and_returns_0_and_the_next_success_delivers(self):
         self.place.stop()
         with warnings.catch_warnings(record=True) as told:

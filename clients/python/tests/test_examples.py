@@ -17,6 +17,17 @@ class Examples(TestCase):
     def test_the_farm_finds_the_records_of_lots_that_are_rotated_meanwhile(self):
         self.farm({"LOTLOGD_ROTATE_BYTES": "64KiB"})
 
+    def test_wrong_arguments_of_the_farm_are_told_and_not_traced(self):
+        program = os.path.join(PACKAGE, "examples", "farm.py")
+        for wrong in ("--optimisers=0", "--lots=-1", "--seconds=nan", "--seconds=0", "--seconds=x", "--lotlogd=/nowhere", "--what"):
+            run = subprocess.run(
+                [sys.executable, program, wrong], stderr=subprocess.PIPE, universal_newlines=True, timeout=60,
+                env={**os.environ, "PYTHONPATH": SOURCE},
+            )  # fmt: skip
+            self.assertEqual(run.returncode, 2, run.stderr)
+            self.assertIn(wrong.partition("=")[0], run.stderr)
+            self.assertNotIn("Traceback", run.stderr)
+
     def farm(self, settings):
         program = os.path.join(PACKAGE, "examples", "farm.py")
         env = dict(os.environ) if os.environ.get("LOTLOG_INSTALLED") else {**os.environ, "PYTHONPATH": SOURCE}

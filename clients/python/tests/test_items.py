@@ -83,6 +83,7 @@ class Forms(TestCase):
 
     @unittest.skipIf(numpy is None, "numpy is not installed")
     def test_numpy_arrays_and_scalars(self):
+        self.check({"sku_local": numpy.array("A"), "est_price_mu": numpy.array(4.0)}, [("A", 4.0)])
         self.check({"sku_local": numpy.array(["A", "B"]), "est_price_mu": numpy.array([1, 2.5])}, [("A", 1.0), ("B", 2.5)])
         array = numpy.array([("A", 1.0), ("B", 2.5)], dtype=[("sku_local", "U4"), ("est_price_mu", "f8")])
         self.check(array, [("A", 1.0), ("B", 2.5)])

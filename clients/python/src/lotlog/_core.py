@@ -13,7 +13,7 @@ from ._deliver import Delivery
 from ._driver import Driver, run
 from ._encode import Body
 from ._link import Link
-from ._errors import Refused, SpoolError, Unreachable, say
+from ._errors import Refused, SpoolError, Unencodable, Unreachable, say
 from ._receipt import Receipt
 from ._session import Batch, Session, Settled, line
 from ._spool import Spool
@@ -39,15 +39,26 @@ _ACKS = (None, "synced", "written")
 _COUNTED = (
     "batches", "records", "duplicates", "dropped", "refused", "spooled", "spooled_records", "delivered",
     "delivered_records", "lost", "lost_records", "unknown", "forgotten",
+    "unencodable",
 )  # fmt: skip
 
 
 def environment_mode() -> str:
-    """``LOTLOG_MODE``: on, off or spool."""
+    """``LOTLOG_MODE``: on, off or spool. Whatever else stands there is taken for ``on``, with a warning: a batch that somebody
+    did not want does less harm than one that is not there."""
     mode = os.environ.get("LOTLOG_MODE", "").strip().lower() or "on"
     if mode not in _MODES:
-        raise ValueError(f"LOTLOG_MODE is {mode!r}: use on, off or spool")
+        message = f"LOTLOG_MODE is {mode!r}, which is none of {', '.join(_MODES)}"
+        if is_strict():
+            raise ValueError(message)
+        say(f"lotlog: {message}, so batches go to the daemon as with on", 4)
+        return "on"
     return mode
+
+
+def is_strict() -> bool:
+    """``LOTLOG_STRICT``: the drop-in raises what goes wrong, and settings that are wrong are refused."""
+    return os.environ.get("LOTLOG_STRICT", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 class Core:
@@ -79,7 +90,12 @@ class Core:
         path = ""
         self._spool: Optional[Spool] = None
         if self._mode == "on":
-            path = os.fspath(socket) if socket is not None else _places.socket_path()
+            try:
+                path = os.fspath(socket) if socket is not None else _places.socket_path()
+            except OSError as error:  # that is no reason to lose what can be spooled
+                if on_failure == "raise":
+                    raise
+                say(f"lotlog: no daemon can be asked: {error}", 3)
         if self._mode != "off" and (on_failure == "spool" or self._mode == "spool"):
             self._spool = Spool(os.fspath(spool_dir) if spool_dir is not None else _places.spool_dir())
         self._driver = Driver(path, self._session, self._settle)
@@ -138,8 +154,16 @@ class Core:
     # Into the session.
 
     def _bodies(self, items: Any, context: Mapping[str, Any]) -> List[Body]:
-        rows = items if isinstance(items, Rows) else rows_of(items)
-        return _encode.bodies(rows, _encode.context_json(context), self._ack) if rows.rows else []
+        try:
+            rows = items if isinstance(items, Rows) else rows_of(items)
+            return _encode.bodies(rows, _encode.context_json(context), self._ack) if rows.rows else []
+        except Unencodable:
+            self.count_unencodable()
+            raise
+
+    def count_unencodable(self) -> None:
+        """A call's items or context could not be understood: ``stats()["unencodable"]``."""
+        self._counts["unencodable"] += 1
 
     def _take(self, body: Body, receipt: Receipt) -> None:
         _lives.busy(self)

@@ -32,6 +32,8 @@ def lot(value: Any) -> Any:
         return None
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", "replace")
     item = getattr(value, "item", None)
     if item is not None:  # numpy scalars
         value = item()

@@ -28,20 +28,19 @@ def socket_path() -> str:
     if not os.path.exists(path) and os.path.exists(SYSTEM_SOCKET):
         return SYSTEM_SOCKET
     if os.path.dirname(path) == private:
-        _refuse_a_trap(private, uid)
+        _refuse_a_trap(private, uid, "its socket could be anybody's", "another socket with LOTLOG_SOCKET")
     return path
 
 
-def _refuse_a_trap(private: str, uid: int) -> None:
-    """Somebody else could put a socket into a directory that is not surely ours."""
+def _refuse_a_trap(private: str, uid: int, so: str, other: str) -> None:
+    """Somebody else could put what he likes into a directory that is not surely ours."""
     try:
         found = os.lstat(private)
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or stat.S_IMODE(found.st_mode) & 0o077:
         raise PermissionError(
-            f"{private} is not a directory of this user alone, so its socket could be anybody's: "
-            "remove it, or name another socket with LOTLOG_SOCKET"
+            f"{private} is not a directory of this user alone, so {so}: remove it, or name {other}"
         )
 
 
@@ -56,4 +55,6 @@ def spool_dir() -> str:
     home = os.environ.get("HOME", "")
     if os.path.isabs(home):
         return os.path.join(home, ".local", "state", "lotlog-spool")
-    return os.path.join(tempfile.gettempdir(), f"lotlog-spool-{os.geteuid()}")
+    path = os.path.join(tempfile.gettempdir(), f"lotlog-spool-{os.geteuid()}")
+    _refuse_a_trap(path, os.geteuid(), "its batches could be anybody's", "another directory with LOTLOG_SPOOL_DIR")
+    return path

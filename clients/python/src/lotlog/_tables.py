@@ -134,6 +134,7 @@ def _is_column(value: Any) -> bool:
         isinstance(value, Iterable)
         and not isinstance(value, (str, bytes, bytearray, Mapping))
         and hasattr(value, "__len__")
+        and getattr(value, "ndim", 1) != 0  # an array of numpy that is a number
     )
 
 

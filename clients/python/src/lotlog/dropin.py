@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from ._core import Path
+from ._core import Path, is_strict
 from ._errors import Unencodable, say
 from ._json import fields, is_missing
 from ._tables import Rows, rows_of
@@ -43,10 +43,16 @@ def log_predictions(items_df: Any, context: Mapping[str, Any], out_jsonl: Option
     if os.environ.get("LOTLOG_MODE") == "off":
         return 0
     try:
-        rows = _rows(items_df)
-        if not rows.rows:
-            return 0
-        return default_client().log(rows, context=_context(context, out_jsonl)).records
+        client = default_client()
+        try:
+            rows = _rows(items_df)
+            if not rows.rows:
+                return 0
+            taken = _context(context, out_jsonl)
+        except Exception:
+            client.count_unencodable()
+            raise
+        return client.log(rows, context=taken).records
     except Exception as error:
         if is_strict():
             raise
@@ -54,13 +60,8 @@ def log_predictions(items_df: Any, context: Mapping[str, Any], out_jsonl: Option
         return 0
 
 
-def is_strict() -> bool:
-    """``LOTLOG_STRICT``: failures are raised instead of spooled."""
-    return os.environ.get("LOTLOG_STRICT", "").strip().lower() in ("1", "true", "yes", "on")
-
-
 def default_client() -> Client:
-    """The client that the environment asks for; one for each process."""
+    """The client that the environment asks for; one for each process. Its ``stats()`` tell what became of the predictions."""
     key = tuple(map(os.environ.get, _ENVIRONMENT))
     client = _clients.get(key)
     if client is None:
