@@ -47,7 +47,7 @@
 //! | [`metrics`] | counters, quantiles and histograms |
 //! | [`scrape`], [`exposition`], [`sampler`] | the metrics page over HTTP, where it is asked for; what stands on it; figures of the process and the disk |
 //! | [`shutdown`], [`systemd`], [`ownlog`], [`check`] | signals; readiness and watchdog; the own log; `--check` |
-//! | [`client`], [`session`] | the producer's side: one connection; a session that resends and renumbers |
+//! | [`client`], [`session`], [`session_error`] | the producer's side: one connection; a session that resends and renumbers, and why it cannot go on |
 //! | [`shelf`], [`verify`], [`lines`], [`inventory`], [`findings`] | a lot's files in order; reading a data directory; its lot files; what else lies there; what can be wrong, and what to do |
 //!
 //! # Deliberately absent
@@ -118,6 +118,7 @@ pub mod scrape;
 pub mod seal;
 pub mod server;
 pub mod session;
+pub mod session_error;
 pub mod sessions;
 pub mod settings;
 pub mod shelf;

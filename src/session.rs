@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::SessionId;
 use crate::client::{Client, ClientError, Refused, Reply};
+pub use crate::session_error::SessionError;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -43,61 +44,6 @@ impl Default for SessionOptions {
     }
 }
 
-/// Why a session cannot go on. Batches that were submitted and not settled are of unknown fate.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// Not reachable, or something else listens there.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The connection broke and nobody could be reached again in time.
-    #[error("the daemon at {} could not be reached again for {waited:?}: {last}", path.display())]
-    Unreachable {
-        /// Where it was.
-        path: PathBuf,
-        /// How long it was tried.
-        waited: Duration,
-        /// The last attempt's end.
-        last: String,
-    },
-    /// The daemon is there and does not answer.
-    #[error("the daemon at {} gave no reply for {waited:?}: its disk may be stuck (`lotlog status` answers even then)", path.display())]
-    NoReply {
-        /// Where it is.
-        path: PathBuf,
-        /// How long it was waited for.
-        waited: Duration,
-    },
-    /// The daemon kept refusing for now.
-    #[error("the daemon refused for {waited:?} and nothing was stored in that time; last: {last}")]
-    StillRefused {
-        /// How long it was tried.
-        waited: Duration,
-        /// The last refusal.
-        last: Refused,
-    },
-    /// The daemon refuses this session or this user altogether.
-    #[error("{0}")]
-    Refused(Refused),
-    /// Somebody else uses the same session name, or the same name was used for other data.
-    #[error(
-        "session {session} holds other data under seq {seq} ({why}): use a new session name for new data, and the same data in the same order to resume"
-    )]
-    Foreign {
-        /// The session.
-        session: String,
-        /// The number.
-        seq: u64,
-        /// What the daemon answered.
-        why: String,
-    },
-    /// The session has failed before, or its name is not one.
-    #[error("{0}")]
-    Unusable(String),
-    /// The window is full: take what is settled first.
-    #[error("the session has as many unanswered batches as it may: take what is settled first")]
-    Full,
-}
-
 /// The end of one batch.
 #[derive(Clone, Debug)]
 pub struct Settled {
@@ -111,7 +57,7 @@ struct Pending {
     batch: u64,
     /// The request's text after its `{`.
     body: Vec<u8>,
-    /// It went out on a connection that ended before its answer came.
+    /// It was sent, and its answer did not come, or left open whether it is stored.
     maybe_stored: bool,
 }
 
@@ -214,6 +160,12 @@ impl Session {
         self.pending.len()
     }
 
+    /// Of each batch that is not settled, in their order: whether it may be stored. Exact once the session has ended;
+    /// before, it says which ones a broken connection left without an answer.
+    pub fn may_be_stored(&self) -> impl Iterator<Item = bool> + '_ {
+        self.pending.iter().map(|pending| pending.maybe_stored)
+    }
+
     /// How often the connection was made anew.
     pub fn reconnects(&self) -> u64 {
         self.reconnects
@@ -274,7 +226,7 @@ impl Session {
     /// Waits until the oldest batch is settled; `None` when none is left.
     ///
     /// # Errors
-    /// The session cannot go on; the fate of what was not settled is unknown.
+    /// The session cannot go on: [`Session::may_be_stored`] says what is unknown.
     pub fn next_settled(&mut self) -> Result<Option<Settled>, SessionError> {
         self.check_usable()?;
         self.waiting_since = Instant::now();
@@ -298,7 +250,16 @@ impl Session {
     fn fail(&mut self, error: SessionError) -> SessionError {
         self.failed = Some(error.to_string());
         self.client = None;
+        self.doubt(0..self.in_flight);
         error
+    }
+
+    /// These were sent, and nobody knows what became of them.
+    fn doubt(&mut self, which: std::ops::Range<usize>) {
+        let len = self.pending.len();
+        for pending in self.pending.range_mut(which.start.min(len)..which.end.min(len)) {
+            pending.maybe_stored = true;
+        }
     }
 
     /// One thing at a time: connect, or send, or pause, or take a reply.
@@ -378,6 +339,7 @@ impl Session {
         if self.stale > 0 {
             self.stale -= 1;
             if reply.ok && !reply.duplicate && reply.records != Some(0) {
+                self.doubt(0..self.pending.len());
                 return Err(self.foreign("it stored a batch after a gap"));
             }
             return Ok(None);
@@ -400,7 +362,14 @@ impl Session {
         self.allowance = 1;
         match refused.code.as_str() {
             "forbidden" => Err(SessionError::Refused(refused)),
-            "conflict" => Err(self.foreign(&refused.message)),
+            "conflict" => {
+                // Other data has the number, and the next ones may have been ours.
+                if let Some(first) = self.pending.front_mut() {
+                    first.maybe_stored = false;
+                }
+                self.doubt(1..self.stale + 1);
+                Err(self.foreign(&refused.message))
+            }
             "out_of_sequence" => match refused.expected {
                 Some(expected) if (1..self.base_seq).contains(&expected) => {
                     // Nothing was ever stored there under our number or a later one: going on from
@@ -409,7 +378,10 @@ impl Session {
                     self.base_seq = expected;
                     Ok(None)
                 }
-                _ => Err(self.foreign(&refused.message)),
+                _ => {
+                    self.doubt(0..self.stale + 1);
+                    Err(self.foreign(&refused.message))
+                }
             },
             _ if refused.retryable => self.put_off(refused).map(|()| None),
             _ => Ok(self.settle(Err(refused))),
@@ -464,9 +436,7 @@ impl Session {
         self.last_break = error.to_string();
         self.client = None;
         self.send_failed = false;
-        for pending in self.pending.iter_mut().take(self.in_flight) {
-            pending.maybe_stored = true;
-        }
+        self.doubt(0..self.in_flight);
         self.in_flight = 0;
         self.stale = 0;
         if self.not_before <= Instant::now() {

@@ -123,7 +123,9 @@ fn each_kind_of_failure_has_its_exit_code_and_names_the_next_step() {
         (vec!["send", "--context", "a=1", "--context", "a=2"], 64, "twice"),
         (vec!["send", "--lot", "A", "--context", "lot_id=B"], 64, "twice"),
         (vec!["send", "--timeout", "soon"], 64, "a time is a number"),
-        (vec!["send", "/no/such/file", "--socket", &socket], 74, "cannot read /no/such/file"),
+        (vec!["send", "/no/such/file", "--socket", &socket], 74, "look whether the name is right"),
+        (vec!["send", &data, "--socket", &socket], 74, "give it the name of a file"),
+        (vec!["send", "--spool", "/no/such/dir", "--socket", &socket], 65, "no directory /no/such/dir"),
         (vec!["send", &array, "--socket", &socket], 65, "a JSON array, so nothing was sent"),
         (vec!["send", "tests/data/items.csv", "--socket", &socket], 69, "start one with `lotlogd`"),
         (vec!["status", "--socket", &socket], 69, &socket),
@@ -133,6 +135,8 @@ fn each_kind_of_failure_has_its_exit_code_and_names_the_next_step() {
         (vec!["tail", "A", "--data-dir", &data], 65, "no lot `A`"),
         (vec!["lots", "--data-dir", &data], 65, "is no data directory"),
         (vec!["cat", "", "--data-dir", &data], 64, "not empty"),
+        (vec!["verify", &array], 65, "array.json: Not a directory (os error 20); give it"),
+        (vec!["verify", "/no/such/dir"], 65, "look whether the name is right"),
         (vec!["man", "nothing"], 64, "no page"),
         (vec!["bench", "--producers", "0"], 64, "0 is not in 1.."),
     ] {
@@ -229,6 +233,14 @@ fn status_and_sync_speak_to_people_and_machines() {
     run_on(daemon.lotlog(&["send", "--ack", "written"]), "{\"a\":1}\n");
     assert_eq!(run(daemon.lotlog(&["sync"])), (0, "synced up to lsn 1\n".into(), String::new()));
     assert_eq!(daemon.lot("unassigned").len(), 1);
+    // Refused, it ends as every order does.
+    let none = tempfile::tempdir().unwrap();
+    for (refusal, code) in [("forbidden", 69), ("io_error", 74)] {
+        let home = tempfile::tempdir_in(none.path()).unwrap();
+        let fake = fake::Fake::start(home.path(), move |_, _| fake::Fate::Refuse(refusal));
+        let (got, out, error) = run(lotlog(&["sync", "--socket", fake.path().to_str().unwrap()]));
+        assert_eq!((got, out.as_str()), (code, ""), "{error}");
+    }
     let (_, page, _) = run(daemon.lotlog(&["status", "--json"]));
     let page: serde_json::Value = serde_json::from_str(&page).unwrap();
     assert_eq!((&page["lsn"], &page["records"]), (&1.into(), &1.into()));

@@ -42,6 +42,11 @@ fn lots_lists_whole_records_only_and_knows_the_ids() {
     let (_, table, _) = run(lotlog(&["lots", "--data-dir", data]));
     assert_eq!(table.lines().count(), 3);
     assert!(table.contains("estate/Nord Ø") && table.contains("T2"), "{table}");
+    // What has a lot's name and is no file is passed over, but not as if all were well.
+    fs::create_dir(lots.join("U.jsonl")).unwrap();
+    let (code, again, error) = run(lotlog(&["lots", "--data-dir", data]));
+    assert_eq!((code, again), (65, table), "{error}");
+    assert!(error.contains("lots/U.jsonl") && error.contains("1 lots are not in the list"), "{error}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! `lotlog send`: items and requests, what is refused, and what a broken connection leaves.
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, Fate};
@@ -299,9 +301,68 @@ fn a_run_that_gave_up_is_resumed_under_its_session() {
     assert_eq!(code, 74, "{error}");
     let session = summary(&out)["session"].as_str().unwrap().to_owned();
     assert!(error.contains(&format!("--session {session}")) && error.contains("no_space"), "{error}");
+    // All were refused for now, or not sent: none is of unknown fate.
+    let told = summary(&out);
+    assert!(!error.contains("unknown") && told["unknown"] == serde_json::json!([]), "{error}");
+    let unsent = &told["unsent"][0];
+    assert_eq!((&unsent["first_line"], &unsent["last_line"]), (&21.into(), &40.into()), "{out}");
     full.store(false, Ordering::SeqCst);
     let (code, out, error) = run(lotlog(&[&args[..], &["--session", &session]].concat()));
     assert_eq!((code, summary(&out)["records"].as_u64()), (65, Some(39)), "{error}");
     let stored: Vec<u64> = fake.items().iter().map(|item| item["n"].as_u64().unwrap()).collect();
     assert_eq!(stored, (1..=40).filter(|n| *n != 12).collect::<Vec<_>>());
+}
+
+#[test]
+fn only_what_may_be_stored_is_called_unknown() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path());
+    let items = |from: u64| (from..from + 9).map(|n| format!("{{\"n\":{n}}}\n")).collect::<String>();
+    let args = ["send", "--session", "s", "--batch-size", "1", "--json"];
+    assert_eq!(run_on(daemon.lotlog(&args), &items(0)).0, 0);
+    // Other data under the same session: a conflict, at the latest at its last number. Nothing of it is stored.
+    let (code, out, error) = run_on(daemon.lotlog(&args), &items(100));
+    assert!(code == 65 && error.contains("holds other data"), "{error}");
+    assert_eq!(summary(&out)["unknown"], serde_json::json!([]), "{error}");
+    assert!(!error.contains("unknown") && error.contains(":9: not stored"), "{error}");
+    assert_eq!(daemon.lot("unassigned").len(), 9);
+    // Stored, its answer lost, and refused for now ever after: that one may be stored, and is.
+    let home = tempfile::tempdir().unwrap();
+    let cut = AtomicBool::new(false);
+    let fake = Fake::start(home.path(), move |_, request| match request["seq"].as_u64() {
+        Some(3..) if cut.load(Ordering::SeqCst) => Fate::Refuse("no_space"),
+        Some(3) => {
+            cut.store(true, Ordering::SeqCst);
+            Fate::CutAfter
+        }
+        _ => Fate::Serve,
+    });
+    let socket = fake.path().to_str().unwrap();
+    let args = ["send", "--socket", socket, "--batch-size", "1", "--timeout", "300ms", "--json"];
+    let (code, out, error) = run_on(lotlog(&args), &items(1));
+    assert_eq!(code, 74, "{error}");
+    assert_eq!(summary(&out)["unknown"][0]["first_line"], 3, "{out}");
+    assert_eq!(fake.items().len(), 3);
+}
+
+#[test]
+fn a_send_that_is_interrupted_says_how_to_go_on() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path());
+    let args = ["send", "--lot", "I", "--batch-size", "2"];
+    let mut child = daemon.lotlog(&args).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let items: Vec<String> = (0..10).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    stdin.write_all(items[..5].concat().as_bytes()).unwrap();
+    wait_for("what was sent", || (daemon.lot("I").len() == 4).then_some(()));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), Some(2), "it ends as a signal ends a process");
+    let error = String::from_utf8(output.stderr).unwrap();
+    let session = error.split("--session ").nth(1).unwrap_or_else(|| panic!("{error}")).trim();
+    let (code, _, error) =
+        run_on(daemon.lotlog(&[&args[..], &["--session", session]].concat()), &items.concat());
+    assert_eq!(code, 0, "{error}");
+    let stored: Vec<u64> = daemon.lot("I").iter().map(|record| record["n"].as_u64().unwrap()).collect();
+    assert_eq!(stored, (0..10).collect::<Vec<_>>());
 }

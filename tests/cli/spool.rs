@@ -108,7 +108,7 @@ fn a_session_that_the_daemon_does_not_know_goes_under_a_new_one_with_a_word() {
 }
 
 #[test]
-fn a_spool_that_is_being_delivered_is_left_alone_and_one_that_is_not_there_is_empty() {
+fn a_spool_that_is_being_delivered_is_left_alone_and_one_that_is_not_there_is_no_success() {
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path());
     let spool = tempfile::tempdir().unwrap();
@@ -118,7 +118,9 @@ fn a_spool_that_is_being_delivered_is_left_alone_and_one_that_is_not_there_is_em
     let (_, said) = deliver(&daemon, spool.path(), 74);
     assert!(said.contains("another process is delivering this spool"), "{said}");
     drop(lock);
-    deliver(&daemon, &spool.path().join("none"), 0);
+    let none = spool.path().join("none");
+    let (code, _, said) = run(daemon.lotlog(&["send", "--spool", none.to_str().unwrap()]));
+    assert!(code == 65 && said.contains("no directory") && !none.exists(), "{said}");
     deliver(&daemon, spool.path(), 0);
     assert_eq!(seen(&daemon), [1]);
 }

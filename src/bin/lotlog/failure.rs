@@ -41,7 +41,7 @@ impl Failure {
 
     /// A file that could not be read.
     pub fn reading(path: &Path, error: &io::Error) -> Failure {
-        Failure::io(format!("cannot read {}: {error}", path.display()))
+        Failure::io(format!("cannot read {}: {error}; {}", path.display(), next_step(error)))
     }
 
     /// Standard output that could not be written; quiet where its reader has gone.
@@ -59,6 +59,19 @@ impl Failure {
             let _ = writeln!(io::stderr(), "lotlog: {}", self.message);
         }
         ExitCode::from(self.code)
+    }
+}
+
+/// What to do about a file that could not be read.
+pub fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "look whether the name is right",
+        io::ErrorKind::PermissionDenied => {
+            "run this as a user who may read it: lot files are for the daemon's group (a new group counts from the next login)"
+        }
+        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => "give it the name of a file",
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => "`lotlog verify` says more",
+        _ => "look at the disk (dmesg)",
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, next_step};
 
 /// The longest input line, in bytes; a longer one is refused and passed over. The daemon's own limit for a
 /// whole request is 16 MiB unless configured higher.
@@ -36,7 +36,7 @@ impl Input {
                 let file = File::open(path).map_err(|error| Failure::reading(path, &error))?;
                 let about = file.metadata().map_err(|error| Failure::reading(path, &error))?;
                 if about.is_dir() {
-                    return Err(Failure::io(format!("cannot read {}: it is a directory", path.display())));
+                    return Err(Failure::reading(path, &io::ErrorKind::IsADirectory.into()));
                 }
                 (Box::new(file), path.display().to_string(), about.is_file().then_some(about.len()))
             }
@@ -89,7 +89,9 @@ impl Input {
                 // Asked a second time, because a borrow cannot leave the loop; the buffer answers at once.
                 Ok(_) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Failure::io(format!("cannot read {name}: {error}"))),
+                Err(error) => {
+                    return Err(Failure::io(format!("cannot read {name}: {error}; {}", next_step(&error))));
+                }
             }
         }
         Ok(self.reader.buffer())

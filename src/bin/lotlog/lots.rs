@@ -134,12 +134,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         Err(error) => return Err(Failure::reading(&dir, &error)),
     };
-    let mut lots = Vec::new();
+    let (mut lots, mut passed_over) = (Vec::new(), 0u64);
     for stem in stems {
         let (Some(id), path) = (decode_stem(&stem), dir.join(format!("{stem}.jsonl"))) else { continue };
         match shelf::open(&data_dir, &stem).and_then(|shelf| survey(id, shelf)) {
             Ok(lot) => lots.extend(lot),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                passed_over += 1;
                 eprintln_quietly(&format!("lotlog: passed over: {}: {error}", path.display()));
             }
             Err(error) => return Err(Failure::reading(&path, &error)),
@@ -151,7 +152,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else {
         table(&lots)
     };
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
+    match passed_over {
+        0 => Ok(()),
+        _ => Err(Failure::data(format!(
+            "{} lots are not in the list, see above: `lotlog verify` says what is wrong with them",
+            units::count(passed_over)
+        ))),
+    }
 }
 
 /// Reads all of a lot; `None` where it has no file, like an archive that retention has emptied.

@@ -1,5 +1,4 @@
-//! `lotlog reload`, and what the operator's commands share: one order to the daemon, and its answer. Orders are for
-//! root and the daemon's own user.
+//! `lotlog reload`, and what commands of one request share: an order to the daemon, and its answer.
 
 use std::io::Write;
 

@@ -54,11 +54,13 @@ struct Request {
     session: Option<String>,
     /// Whether sending it twice does no harm.
     repeatable: bool,
+    /// A connection ended without its answer.
+    maybe_stored: bool,
 }
 
 impl Request {
     fn new(line: u64, text: Vec<u8>) -> Request {
-        let mut request = Request { line, text, session: None, repeatable: false };
+        let mut request = Request { line, text, session: None, repeatable: false, maybe_stored: false };
         let Ok(text) = std::str::from_utf8(&request.text) else { return request };
         let (mut session, mut has_seq, mut is_log) = (None, false, true);
         let scanned = json::object(text, |key, value| match (key, &text[value]) {
@@ -256,7 +258,8 @@ impl Pipe {
         let mut unanswered = std::mem::take(&mut self.flights);
         self.flight_bytes = 0;
         let mut put_off = std::mem::take(&mut self.again);
-        for request in unanswered.drain(..) {
+        for mut request in unanswered.drain(..) {
+            request.maybe_stored |= !self.stopped_reading;
             if request.repeatable || self.stopped_reading {
                 put_off.push_back(request);
             } else {
@@ -290,8 +293,10 @@ impl Pipe {
         for request in std::mem::take(&mut self.flights) {
             self.summary.unknown(request.line, request.line, why);
         }
+        // Refused for now, or not sent at all.
         for request in std::mem::take(&mut self.again) {
-            self.summary.unknown(request.line, request.line, why);
+            let tell = if request.maybe_stored { Summary::unknown } else { Summary::unsent };
+            tell(&mut self.summary, request.line, request.line, why);
         }
     }
 }

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use lotlog::batch::Durability;
 use lotlog::client::Refused;
 use lotlog::session::{Session, SessionOptions, Settled};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::Daemon;
 use crate::failure::Failure;
 use crate::items::{Format, Item, Items};
-use crate::summary::Summary;
+use crate::summary::{Summary, eprintln_quietly};
 use crate::{json, requests, spool};
 
 /// A batch is closed before its items exceed this, in bytes: far below the daemon's 16 MiB for a request.
@@ -81,16 +82,41 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let name = args.session.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let options = SessionOptions { timeout: args.daemon.timeout, resume, ..SessionOptions::default() };
     let session = Session::open(&args.daemon.socket()?, &name, options)?;
+    tell_if_interrupted(&name)?;
     let mut summary = Summary::new(items.input());
     summary.set_session(&name);
     let mut sender = Sender { session, summary, head, sent: VecDeque::new() };
     let stopped = sender.send_all(items, args.batch_size).err();
     let Sender { session, mut summary, sent, .. } = sender;
     summary.set_connection(session.reconnects(), session.forgotten());
-    if let (Some(failure), Some(first), Some(last)) = (&stopped, sent.front(), sent.back()) {
-        summary.unknown(first.first_line(), last.last_line(), &failure.message);
+    if let Some(failure) = &stopped {
+        let fates = session.may_be_stored().chain(std::iter::repeat(false));
+        let sent: Vec<(bool, &Chunk)> = fates.zip(&sent).collect();
+        for alike in sent.chunk_by(|a, b| a.0 == b.0) {
+            let lines = alike.first().zip(alike.last());
+            let Some(((unknown, first), (_, last))) = lines else { continue };
+            let tell = if *unknown { Summary::unknown } else { Summary::unsent };
+            tell(&mut summary, first.first_line(), last.last_line(), &failure.message);
+        }
     }
     summary.close(args.json, stopped)
+}
+
+/// A signal ends this process as ever; but first it says how to go on, because nobody else knows the session.
+fn tell_if_interrupted(session: &str) -> Result<(), Failure> {
+    let text = format!(
+        "lotlog: interrupted: what was not answered is of unknown fate; to go on without doubling anything, run the same \
+         command with the same input and --session {session}"
+    );
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| Failure::io(format!("cannot wait for signals: {error}")))?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            eprintln_quietly(&text);
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
+    Ok(())
 }
 
 /// The items of one batch in flight.
@@ -187,9 +213,12 @@ impl Sender {
                 self.settle(settled)?;
             }
         }
-        chunk.batch = self.session.submit(&self.request(&chunk.items))?;
+        let submitted = self.session.submit(&self.request(&chunk.items));
+        chunk.batch = *submitted.as_ref().unwrap_or(&0);
         self.summary.sent(chunk.last_line());
+        // Also where the session has just ended: it may have gone out.
         self.sent.push_back(chunk);
+        submitted?;
         Ok(())
     }
 

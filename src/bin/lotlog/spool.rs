@@ -36,21 +36,30 @@ pub fn run(dir: &Path, daemon: &Daemon, as_json: bool) -> Result<(), Failure> {
         put_off: BTreeSet::new(),
         count: Count::default(),
     };
-    let stopped = match lock(dir)? {
-        Some(_held) => delivery.deliver_all().err(),
-        None => None,
-    };
+    let _held = lock(dir)?;
+    let stopped = delivery.deliver_all().err();
     delivery.close(as_json, stopped)
 }
 
-/// The right to deliver, as long as the file is open; `None` where there is no spool.
-fn lock(dir: &Path) -> Result<Option<File>, Failure> {
+/// The right to deliver, as long as the file is open.
+fn lock(dir: &Path) -> Result<File, Failure> {
     let path = dir.join("lock");
     let opened = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = match opened {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::io(format!("cannot open {}: {error}", path.display()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Failure::data(format!(
+                "there is no directory {}, so nothing was sent: look whether the name is right (a client makes its spool \
+                 with the first batch that it cannot deliver)",
+                dir.display()
+            )));
+        }
+        Err(error) => {
+            return Err(Failure::io(format!(
+                "cannot open {}: {error}, so nothing was sent: run this as the user whose spool it is",
+                path.display()
+            )));
+        }
     };
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
         Failure::io(format!(
@@ -58,7 +67,7 @@ fn lock(dir: &Path) -> Result<Option<File>, Failure> {
             path.display()
         ))
     })?;
-    Ok(Some(file))
+    Ok(file)
 }
 
 /// One spooled request line: `{"session":"...","seq":N,` and the rest.

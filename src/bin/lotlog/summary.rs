@@ -36,6 +36,7 @@ pub struct Summary {
     refused_items: u64,
     refused: Vec<NotStored>,
     unknown: Vec<NotStored>,
+    unsent: Vec<NotStored>,
     reconnects: u64,
     forgotten: u64,
     session: Option<String>,
@@ -72,6 +73,7 @@ impl Summary {
             refused_items: 0,
             refused: Vec::new(),
             unknown: Vec::new(),
+            unsent: Vec::new(),
             reconnects: 0,
             forgotten: 0,
             session: None,
@@ -133,6 +135,15 @@ impl Summary {
         self.say(&line, "unknown, stored or not");
         if self.unknown.len() < MAX_LISTED {
             self.unknown.push(line);
+        }
+    }
+
+    /// Lines that were not stored, because the command could not go on.
+    pub fn unsent(&mut self, first_line: u64, last_line: u64, reason: &str) {
+        let line = NotStored { first_line, last_line, reason: reason.to_owned() };
+        self.say(&line, "not stored");
+        if self.unsent.len() < MAX_LISTED {
+            self.unsent.push(line);
         }
     }
 
@@ -223,7 +234,7 @@ impl Summary {
         let summary = serde_json::json!({
             "input": self.name, "session": self.session, "batches": self.batches, "records": self.records,
             "duplicates": self.duplicates, "dropped": self.dropped, "overridden": self.overridden,
-            "refused_items": self.refused_items, "refused": self.refused, "unknown": self.unknown,
+            "refused_items": self.refused_items, "refused": self.refused, "unknown": self.unknown, "unsent": self.unsent,
             "reconnects": self.reconnects, "forgotten": self.forgotten, "settled_line": self.settled_line,
             "seconds": seconds, "records_per_second": self.records as f64 / seconds.max(1e-6),
             "error": stopped.map(ToString::to_string),

@@ -4,10 +4,11 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use lotlog::disk::TakeError;
 use lotlog::findings::{Finding, KINDS};
 use lotlog::verify::{Report, VerifyError, verify};
 
-use crate::failure::{DATA, Failure};
+use crate::failure::{DATA, Failure, next_step};
 use crate::lots::Place;
 use crate::units;
 
@@ -39,8 +40,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None => args.place.data_dir()?,
     };
     let report = verify(&data_dir).map_err(|error| match error {
-        VerifyError::Look(_) => {
-            Failure::data(format!("{} is no data directory that can be read: {error}", data_dir.display()))
+        VerifyError::Look(TakeError::Io { path, source } | TakeError::Failed { path, source }) => {
+            Failure::data(format!(
+                "{} is no data directory that can be read: {}: {source}; {}",
+                data_dir.display(),
+                path.display(),
+                next_step(&source)
+            ))
         }
         error => Failure::io(error.to_string()),
     })?;
