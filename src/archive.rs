@@ -20,6 +20,8 @@ pub const PLAIN_SUFFIX: &str = ".jsonl";
 pub const PACKED_SUFFIX: &str = ".jsonl.zst";
 /// Names what is being moved.
 pub const ROTATING_NAME: &str = "rotating";
+/// So often a lot's archive is listed again where it has changed meanwhile.
+const LISTINGS: usize = 100;
 /// Digits of a file's number: any of 64 bits, so that names sort as numbers do.
 const DIGITS: usize = 20;
 
@@ -60,22 +62,47 @@ impl Move {
     }
 }
 
+/// The numbers of a lot's archived files, oldest first. Listed until two listings in a row agree: one alone may miss a
+/// file that is compressed meanwhile, its new name not yet there when that place was read, and its old one gone.
+///
+/// # Errors
+/// Of `list`; a directory that is not there has no files.
+pub fn settled_numbers(mut list: impl FnMut() -> io::Result<Vec<u64>>) -> io::Result<Vec<u64>> {
+    let mut look = || match list() {
+        Ok(mut numbers) => {
+            numbers.sort_unstable();
+            numbers.dedup();
+            Ok(numbers)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let mut before = look()?;
+    for _ in 0..LISTINGS {
+        let now = look()?;
+        if now == before {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "its files change faster than they can be listed"))
+}
+
 /// The numbers of a lot's archived files, oldest first.
 ///
 /// # Errors
 /// Of the storage.
 pub fn numbers(storage: &Storage, stem: &str) -> Result<Vec<u64>, StorageError> {
     let dir = lot_dir(stem);
-    match storage.ask(|| format!("listing of archive/{dir}"), |disk| disk.list(Dir::Archive, Some(&dir))) {
-        Ok(names) => {
-            let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
-            numbers.sort_unstable();
-            numbers.dedup();
-            Ok(numbers)
-        }
-        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+    storage.ask(
+        || format!("listing of archive/{dir}"),
+        |disk| {
+            settled_numbers(|| {
+                let names = disk.list(Dir::Archive, Some(&dir))?;
+                Ok(names.iter().filter_map(|name| number_of(name)).collect())
+            })
+        },
+    )
 }
 
 /// Opens an archived file to read what was in it before it was archived; gives its name below DATA too.
@@ -186,4 +213,22 @@ pub fn finish(storage: &Storage) -> Result<(), StorageError> {
         settle(storage, &made)?;
     }
     conclude(storage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_that_missed_a_file_while_it_was_compressed_is_made_again() {
+        let mut listings = vec![vec![3, 1, 2, 2], vec![1, 2, 3], vec![1, 3]];
+        assert_eq!(settled_numbers(|| Ok(listings.pop().unwrap())).unwrap(), [1, 2, 3]);
+        let mut count = 0;
+        let always_other = || {
+            count += 1;
+            Ok(vec![count])
+        };
+        assert!(settled_numbers(always_other).is_err());
+        assert_eq!(settled_numbers(|| Err(io::ErrorKind::NotFound.into())).unwrap(), Vec::<u64>::new());
+    }
 }

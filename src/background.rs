@@ -93,8 +93,8 @@ fn tell_of_loss(file: &File, bytes: u64) {
 pub enum Done {
     /// A segment is there.
     Prepared(Segment),
-    /// A segment could not be made; nothing of it is left.
-    NotPrepared(StorageError),
+    /// A segment could not be made; nothing of it is left. The old segment whose place it was to take is still there.
+    NotPrepared(StorageError, Option<u64>),
     /// Segments are gone.
     Trimmed,
     /// These could not be removed for lack of space.
@@ -244,16 +244,22 @@ pub fn is_marked(storage: &Storage) -> Result<bool, StorageError> {
 }
 
 fn prepare(storage: &Storage, header: Header, old: Option<u64>) -> Done {
-    let renamed = old.map_or(Ok(()), |old| {
+    if let Some(number) = old {
         let name = preparing_name(header.number);
-        storage.rename(Dir::Journal, &segment_name(old), &name, true)?;
+        match storage.rename(Dir::Journal, &segment_name(number), &name, true) {
+            Err(error) if storage.failure().is_some() => return Done::Failed(error),
+            Err(error) => return Done::NotPrepared(error, old),
+            Ok(()) => {}
+        }
         // Under its old name nobody may find other bytes.
-        storage.sync_dir(Dir::Journal)
-    });
-    match renamed.and_then(|()| prepare_segment(storage, header, old.is_some())) {
+        if let Err(error) = storage.sync_dir(Dir::Journal) {
+            return Done::Failed(error);
+        }
+    }
+    match prepare_segment(storage, header, old.is_some()) {
         Ok(segment) => Done::Prepared(segment),
         Err(error) if storage.failure().is_some() => Done::Failed(error),
-        Err(error) => Done::NotPrepared(error),
+        Err(error) => Done::NotPrepared(error, None),
     }
 }
 

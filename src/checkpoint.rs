@@ -79,7 +79,7 @@ impl Vault {
             }
             Done::Failed(error) => Err(error.into()),
             Done::Prepared(_)
-            | Done::NotPrepared(_)
+            | Done::NotPrepared(..)
             | Done::Trimmed
             | Done::NotTrimmed(..)
             | Done::JournalSynced(_)

@@ -34,7 +34,12 @@ impl Vault {
     /// no redo reaches back into it; then its footer is made, and only that closes it for good.
     pub(crate) fn order_seal(&mut self, lot: &LotId, ticket: Ticket, now: Now) -> Result<(), VaultError> {
         match self.begin_seal(lot.stem(), now)? {
-            Err(refusal) => ticket.answer(Outcome::Refused(refusal)),
+            Err(refusal) => {
+                if !self.sealing.contains_key(lot.stem()) {
+                    self.closing.end(lot.stem());
+                }
+                ticket.answer(Outcome::Refused(refusal));
+            }
             Ok(sealing) => {
                 self.sealing.insert(lot.stem().into(), ticket);
                 self.chores.submit(Job::Chore(Box::new(sealing)));
@@ -73,6 +78,8 @@ impl Vault {
             }
         }
         let id = decode_stem(stem).unwrap_or_default();
+        // Before its archive is listed.
+        self.closing.begin(stem);
         let sealing = Sealing::new(&self.storage, (stem, id), live, self.next_lsn - 1, now.wall_micros);
         let sealing = match sealing {
             Err(error) => return Ok(Err(self.or_stop(error)?)),
@@ -102,13 +109,14 @@ impl Vault {
     pub(crate) fn keep_moved(&mut self, moves: &[Move]) {
         let policy = keeping_policy(&self.config);
         if let Some(lane) = self.keeping.as_mut().filter(|_| policy.level > 0 && !moves.is_empty()) {
-            lane.submit(Job::Chore(Box::new(Keeping::of(policy, moves.to_vec()))));
+            lane.submit(Job::Chore(Box::new(Keeping::of(policy, moves.to_vec(), &self.closing))));
         }
     }
 
     /// Has the archive looked at, if it is time; hears what came of that.
     pub(crate) fn keep(&mut self, now: Now) -> Result<(), VaultError> {
         let Some(lane) = &mut self.keeping else { return Ok(()) };
+        self.steadiness.look(now.wall_micros, now.mono);
         let age = self.config.rotate_age;
         let interval = if age.is_zero() { KEEP_INTERVAL } else { age.clamp(KEEP_PAUSE, KEEP_INTERVAL) };
         while let Some(done) = lane.poll() {
@@ -133,7 +141,12 @@ impl Vault {
         }
         if !self.keeps && now.mono >= self.keep_at {
             self.keeps = true;
-            lane.submit(Job::Chore(Box::new(Keeping::all(keeping_policy(&self.config), now.wall_micros))));
+            let mut policy = keeping_policy(&self.config);
+            if !self.steadiness.is_steady(now.mono) {
+                policy.retain_seconds = 0;
+            }
+            let round = Keeping::all(policy, now.wall_micros, &self.closing);
+            lane.submit(Job::Chore(Box::new(round)));
         }
         Ok(())
     }
@@ -150,16 +163,18 @@ impl Vault {
                         bytes,
                         "a lot is sealed: it takes no batches any more"
                     );
+                    self.closing.end(&stem);
                     if let Some(ticket) = self.sealing.remove(&stem) {
                         ticket.answer(Outcome::Sealed { lsn: self.next_lsn - 1, records, bytes });
                     }
                 }
                 Done::Chored(Chored::NotDone { stem, why }) => {
                     tracing::warn!(lot = &*stem, %why, "a lot could not be sealed: it takes batches as before");
+                    self.closing.end(&stem);
                     if let Some(ticket) = self.sealing.remove(&stem) {
+                        let lacks = self.space.lacking || why.is_no_space();
                         let why = why.to_string();
-                        let refusal =
-                            if self.space.lacking { no_space(&why) } else { unavailable(&stem, &why) };
+                        let refusal = if lacks { no_space(&why) } else { unavailable(&stem, &why) };
                         ticket.answer(Outcome::Refused(refusal));
                     }
                 }

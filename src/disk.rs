@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{
     Advice, AtFlags, FallocateFlags, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags,
@@ -200,7 +200,8 @@ fn open_beneath(dir: &OwnedFd, name: &str, flags: OFlags, mode: Mode) -> io::Res
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     // The kernel takes no mode where nothing may be made.
     let mode = if flags.contains(OFlags::CREATE) { mode } else { Mode::empty() };
-    match rustix::fs::openat2(dir, name, flags, mode, resolve) {
+    // Where it is opened to be synced, nobody above tries again.
+    match rustix::io::retry_on_intr(|| rustix::fs::openat2(dir, name, flags, mode, resolve)) {
         // Before Linux 5.6, or in a sandbox that does not know the call. All names here are of one part, so NOFOLLOW
         // comes to the same.
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
@@ -427,6 +428,11 @@ impl DiskFile for RealFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         Ok(rustix::fs::fadvise(self.0.as_fd(), 0, None, Advice::DontNeed)?)
+    }
+
+    fn set_modified(&self, seconds: i64) -> io::Result<()> {
+        let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        self.0.set_modified(UNIX_EPOCH + since)
     }
 
     fn set_note(&self, note: &str) -> io::Result<()> {

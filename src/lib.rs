@@ -37,10 +37,10 @@
 //! | [`users`] | quotas by user |
 //! | [`connection`], [`inbox`], [`purse`], [`allowance`], [`patience`], [`replies`], [`status`], [`parting`] | one connection; its bytes, its share of its user's quota and of the budget, its deadlines, its replies in order; the status page; how it ends |
 //! | [`queue`], [`budget`], [`order`] | the hatch: submissions and tickets; the bytes in flight; what operators ask for |
-//! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`rotation`], [`chores`], [`means`] | the vault's state; groups; their syncs; into the lot files; checkpoints; to the archive; finished files; clock and space |
+//! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`rotation`], [`chores`], [`means`], [`steady`] | the vault's state; groups; their syncs; into the lot files; checkpoints; to the archive; finished files; clock and space; whether an age may be believed |
 //! | [`sessions`] | what each session stored last |
 //! | [`frame`], [`journal`], [`spares`], [`chain`], [`window`] | journal bytes; writing them; segments to come; reading them back and deciding what they mean; a window at a time |
-//! | [`lots`], [`hands`], [`archive`], [`seal`], [`keeping`], [`quarantine`] | lot files; what others did to them; where finished ones go, how a lot is closed, and the archive kept; what is set aside |
+//! | [`lots`], [`hands`], [`archive`], [`seal`], [`keeping`], [`packing`], [`quarantine`] | lot files; what others did to them; where finished ones go, how a lot is closed, the archive kept, and a file compressed; what is set aside |
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
 //! | [`background`], [`chore`] | the vault's helpers: segments prepared and removed, lots synced |
 //! | [`storage`], [`medium`], [`disk`] | the disk seam with its failure latch; what a disk can do; the real one |
@@ -98,6 +98,7 @@ pub mod metrics;
 pub mod number;
 pub mod order;
 pub mod ownlog;
+pub mod packing;
 pub mod parting;
 pub mod patience;
 pub mod places;
@@ -125,6 +126,7 @@ pub mod shelf;
 pub mod shutdown;
 pub mod spares;
 pub mod status;
+pub mod steady;
 pub mod storage;
 pub mod systemd;
 pub mod tally;

@@ -418,15 +418,13 @@ impl Lots {
         slot.planned == slot.bytes && !slot.dirty && !slot.stranded && slot.round < self.round
     }
 
-    /// Closes all lots that have nothing on its way; they are opened by name when they are next used. Only
+    /// Closes all lots that have nothing on its way or without a name; they are opened by name when they are next used. Only
     /// right after a checkpoint.
     pub fn close_all(&mut self) {
-        let idle: Vec<Lot> = self
-            .open
-            .iter()
-            .copied()
-            .filter(|lot| self.slot(*lot).is_some_and(|slot| slot.planned == slot.bytes && !slot.dirty))
-            .collect();
+        let named_or_empty = |slot: &Slot| slot.id.is_some() || slot.bytes == 0;
+        let is_idle = |slot: &Slot| slot.planned == slot.bytes && !slot.dirty && named_or_empty(slot);
+        let idle: Vec<Lot> =
+            self.open.iter().copied().filter(|lot| self.slot(*lot).is_some_and(is_idle)).collect();
         for lot in idle {
             let Some(slot) = self.slots.get_mut(lot.0).and_then(Option::take) else { continue };
             if slot.id.is_none() {

@@ -77,6 +77,10 @@ pub trait DiskFile: Send + Sync {
     fn stat(&self) -> io::Result<Stat>;
     /// Asks the kernel to forget its cached pages, so that the next read comes from the disk.
     fn drop_cache(&self) -> io::Result<()>;
+    /// Sets when it was last written, in seconds since 1970.
+    fn set_modified(&self, _seconds: i64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Notes something down beside the file's content, where the file system can.
     fn set_note(&self, _note: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())

@@ -55,6 +55,8 @@ pub struct Metrics {
     pub checkpoint_lsn: AtomicU64,
     /// Owner: the daemon's life. How long lock and recovery took, in microseconds.
     pub recovery_micros: AtomicU64,
+    /// Owner: vault. What became of finished lot files.
+    pub archive: ArchiveCounts,
     /// Owner: vault. How far timestamps run ahead of the wall clock, in microseconds.
     pub clock_skew_micros: AtomicI64,
     /// Owner: vault. Time of one journal sync.
@@ -67,6 +69,29 @@ pub struct Metrics {
     pub no_space: AtomicBool,
     /// Owner: vault. Set once the writer has stopped for good after an error.
     pub failed: AtomicBool,
+}
+
+/// What became of finished lot files, since the start.
+#[derive(Debug, Default)]
+pub struct ArchiveCounts {
+    /// Files moved to the archive, and their bytes.
+    pub rotated: AtomicU64,
+    /// See `rotated`.
+    pub rotated_bytes: AtomicU64,
+    /// Files that could not be moved when they were due.
+    pub not_rotated: AtomicU64,
+    /// Files compressed, and what they took before and after.
+    pub compressed: AtomicU64,
+    /// See `compressed`.
+    pub compressed_from_bytes: AtomicU64,
+    /// See `compressed`.
+    pub compressed_to_bytes: AtomicU64,
+    /// Files removed by retention, and their bytes.
+    pub removed: AtomicU64,
+    /// See `removed`.
+    pub removed_bytes: AtomicU64,
+    /// Compressions, removals and looks at the archive that failed.
+    pub failures: AtomicU64,
 }
 
 impl Default for Metrics {
@@ -94,6 +119,7 @@ impl Default for Metrics {
             checkpoint_micros: AtomicU64::new(0),
             checkpoint_lsn: AtomicU64::new(0),
             recovery_micros: AtomicU64::new(0),
+            archive: ArchiveCounts::default(),
             clock_skew_micros: AtomicI64::new(0),
             sync_seconds: Quantiles::default(),
             progress: AtomicU64::new(0),

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::archive::{self, Move};
@@ -84,6 +85,11 @@ impl Vault {
         }
         let ends = self.rotate(&turn)?;
         let failed = ends.values().any(|end| matches!(end, End::Not(_)));
+        let moved = ends.values().filter(|end| matches!(end, End::Moved)).count();
+        self.metrics.archive.rotated.fetch_add(moved as u64, Relaxed);
+        let not_moved = |end: &&End| matches!(end, End::Not(refusal) if refusal.code != Code::LotSealed);
+        let not_moved = ends.values().filter(not_moved).count();
+        self.metrics.archive.not_rotated.fetch_add(not_moved as u64, Relaxed);
         for (stem, end) in &ends {
             self.rotation.end(stem, end);
         }
@@ -159,6 +165,7 @@ impl Vault {
         archive::settle(&self.storage, &made)?;
         for moved in &made {
             if let Some(lot) = self.lots.known(&moved.stem) {
+                self.metrics.archive.rotated_bytes.fetch_add(self.lots.written(lot), Relaxed);
                 self.lots.forget(lot);
             }
         }

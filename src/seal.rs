@@ -4,8 +4,9 @@
 //! The footer counts from the moment that it has its name, which is its last step: whatever crashes before that, the
 //! lot is as it was.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
@@ -72,6 +73,32 @@ pub fn broken(text: &[u8], records: u64, bytes: u64, hash: &Xxh3) -> Option<Stri
         Some(format!("{bytes} bytes, {} by the footer", footer.bytes))
     } else {
         (footer.xxh3_128 != is).then(|| format!("checksum {is}, {} by the footer", footer.xxh3_128))
+    }
+}
+
+/// Lots that are being sealed: nothing of theirs is removed meanwhile, or a footer would tell of files that are gone.
+#[derive(Debug, Default)]
+pub struct Closing(Mutex<HashSet<Box<str>>>);
+
+impl Closing {
+    /// From now on a lot is being sealed.
+    pub fn begin(&self, stem: &str) {
+        self.stems().insert(stem.into());
+    }
+
+    /// It is sealed, or open as before.
+    pub fn end(&self, stem: &str) {
+        self.stems().remove(stem);
+    }
+
+    /// Does something that must be over before a lot begins to be sealed; nothing where it is being sealed.
+    pub fn unless_closing<T>(&self, stem: &str, act: impl FnOnce() -> T) -> Option<T> {
+        let stems = self.stems();
+        (!stems.contains(stem)).then(act)
+    }
+
+    fn stems(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,7 +200,8 @@ impl Sealing {
         let text = serde_json::to_string(&self.footer)
             .map_err(|error| StorageError { what: what(), source: io::Error::other(error) })?;
         let (new, name) = (format!("{}{SEALING_SUFFIX}", self.stem), format!("{}{SEAL_SUFFIX}", self.stem));
-        let file = storage.open(Dir::Lots, &new, How::Replace)?;
+        // Until it has its name nothing depends on it.
+        let file = storage.apart().open(Dir::Lots, &new, How::Replace)?;
         file.write_all(0, (text + "\n").as_bytes()).map_err(|(_, error)| error)?;
         file.sync()?;
         storage.rename(Dir::Lots, &new, &name, false)?;
@@ -190,10 +218,18 @@ impl Chore for Sealing {
 
     fn step(&mut self, storage: &Storage) -> Result<Option<Chored>, StorageError> {
         if self.now.is_none() {
-            let Some((dir, name)) = self.left.pop_front() else { return self.conclude(storage).map(Some) };
+            let Some((dir, name)) = self.left.pop_front() else {
+                return self.conclude(storage).map(Some).inspect_err(|_| {
+                    // A failed disk does not take this any more, and the next start removes it.
+                    let _ = storage.apart().unlink(Dir::Lots, &format!("{}{SEALING_SUFFIX}", self.stem));
+                });
+            };
             let (file, name) = match dir {
-                Dir::Archive => archive::read(storage, &name)?,
-                _ => (storage.open(dir, &name, How::Read)?.reader(), format!("{}{name}", dir.prefix())),
+                // What cannot be read cannot be sealed, and is nobody else's trouble.
+                Dir::Archive => archive::read(&storage.apart(), &name)?,
+                _ => {
+                    (storage.apart().open(dir, &name, How::Read)?.reader(), format!("{}{name}", dir.prefix()))
+                }
             };
             self.now = Some((file, Part { file: name, ..Part::default() }, Xxh3::new()));
             return Ok(None);

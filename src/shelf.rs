@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::archive::{ARCHIVE_DIR, LOT_DIR_PREFIX, lot_dir, number_of, packed_name, plain_name, unpack};
+use crate::archive::{
+    ARCHIVE_DIR, LOT_DIR_PREFIX, lot_dir, number_of, packed_name, plain_name, settled_numbers, unpack,
+};
 use crate::batch::decode_stem;
 use crate::lots::{LOT_SUFFIX, SEAL_SUFFIX, file_name};
 
@@ -136,18 +138,13 @@ impl Shelf {
 }
 
 fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut numbers = Vec::new();
-    for entry in entries {
-        numbers.extend(entry?.file_name().to_str().and_then(number_of));
-    }
-    numbers.sort_unstable();
-    numbers.dedup();
-    Ok(numbers)
+    settled_numbers(|| {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            numbers.extend(entry?.file_name().to_str().and_then(number_of));
+        }
+        Ok(numbers)
+    })
 }
 
 fn id_of(meta: &Metadata) -> (u64, u64) {

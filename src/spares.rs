@@ -126,9 +126,12 @@ impl Spares {
                 self.newest = (segment.header.number, segment.header.uuid);
                 self.ready.push_back(segment);
             }
-            Done::NotPrepared(error) => {
+            Done::NotPrepared(error, old) => {
                 self.preparing = false;
                 self.not_prepared = Some((now, error.to_string()));
+                if let Some(old) = old {
+                    self.remove(VecDeque::from([old]));
+                }
             }
             Done::Failed(error) => return Err(error),
             Done::Trimmed => {

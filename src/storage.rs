@@ -1,9 +1,10 @@
 //! The disk seam: a disk ([`Disk`]) behind the latch that makes the first failure the last. Everything the vault does to a disk goes through [`Storage`]; `disk` has the real one, tests have
 //! others. Knows nothing of frames, lots or records.
 //!
-//! The latch ("fail-stop"): any error of a sync, rename or truncate, and `EIO` or `EROFS` from a write, is
-//! remembered here, once. From then on every call that would change the disk fails. A sync is never retried:
-//! on Linux the second one succeeds and the data is gone.
+//! The latch ("fail-stop"): any error of a sync or truncate, any of a rename but a lack of space, and `EIO` or `EROFS`
+//! from a write, is remembered here, once. From then on every call that would change the disk fails. A sync is never
+//! retried: on Linux the second one succeeds and the data is gone. A rename that finds no space has changed nothing:
+//! ext4, xfs and btrfs ask for what it needs before they begin.
 
 use std::fmt;
 use std::io;
@@ -81,13 +82,26 @@ impl Latch {
 pub struct Storage {
     disk: Arc<dyn Disk>,
     latch: Arc<Latch>,
+    /// Its own failures close no latch.
+    apart: bool,
     metrics: Arc<Metrics>,
 }
 
 impl Storage {
     /// Puts a disk behind a new latch.
     pub fn new(disk: Arc<dyn Disk>, metrics: Arc<Metrics>) -> Storage {
-        Storage { disk, latch: Arc::default(), metrics }
+        Storage { disk, latch: Arc::default(), apart: false, metrics }
+    }
+
+    /// The same disk, for files that nothing depends on (a copy that is made of what is kept until the copy is good):
+    /// what fails there is its caller's alone. It ends with the first failure of anything else.
+    pub fn apart(&self) -> Storage {
+        Storage { apart: true, ..self.clone() }
+    }
+
+    /// The daemon's counters.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The first failure, if there was one.
@@ -158,14 +172,15 @@ impl Storage {
         retry(|| call(&*self.disk)).map_err(|source| StorageError { what: what(), source })
     }
 
-    /// Renames within a directory. Any failure but "already exists" without `replace` is latched.
+    /// Renames within a directory. Any failure but "already exists" without `replace`, and a lack of space, is latched.
     pub fn rename(&self, dir: Dir, from: &str, to: &str, replace: bool) -> Result<(), StorageError> {
         let what = || format!("rename of {}{from} to {to}", dir.prefix());
         self.latch.check(what)?;
         let result = retry(|| self.disk.rename(dir, from, to, replace));
         self.progressed();
         result.map_err(|source| {
-            if !replace && source.kind() == io::ErrorKind::AlreadyExists {
+            let exists = !replace && source.kind() == io::ErrorKind::AlreadyExists;
+            if exists || is_no_space(&source) {
                 StorageError { what: what(), source }
             } else {
                 self.failed(what(), source)
@@ -224,7 +239,9 @@ impl Storage {
     /// An error that always latches.
     fn failed(&self, what: String, source: io::Error) -> StorageError {
         let error = StorageError { what, source };
-        self.latch.close(&error);
+        if !self.apart {
+            self.latch.close(&error);
+        }
         error
     }
 
@@ -350,6 +367,11 @@ impl File {
     /// What was noted down.
     pub fn note(&self) -> Option<String> {
         self.file.note().ok().flatten()
+    }
+
+    /// Dates the file, where the file system can: seconds since 1970.
+    pub fn set_modified(&self, seconds: i64) {
+        let _ = self.file.set_modified(seconds);
     }
 
     /// Makes sure that the file still has a name: what is stored in one without is gone with the process. Latched.

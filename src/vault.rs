@@ -14,7 +14,9 @@ use crate::journal::Journal;
 use crate::lots::{Lot, Lots};
 use crate::metrics::Metrics;
 use crate::queue::{Answers, Ticket};
+use crate::seal::Closing;
 use crate::sessions::Sessions;
+use crate::steady::Steadiness;
 use crate::storage::{Storage, StorageError};
 
 /// The moment, as the writer's caller reads it.
@@ -233,8 +235,11 @@ pub struct Vault {
     pub(crate) keeps: bool,
     /// When it is looked at next.
     pub(crate) keep_at: Instant,
+    pub(crate) steadiness: Steadiness,
     /// Lots that are being sealed, and who waits for that: they take no batches any more.
     pub(crate) sealing: HashMap<Box<str>, Ticket>,
+    /// The same lots, as the lane that keeps the archive sees them.
+    pub(crate) closing: Arc<Closing>,
     pub(crate) pending_retry_at: Instant,
     /// Pending batches are being tried again: what was said of them is not repeated.
     pub(crate) retrying: bool,
@@ -303,7 +308,9 @@ impl Vault {
             keeping: parts.keeping,
             keeps: false,
             keep_at: now,
+            steadiness: Steadiness::new(now),
             sealing: HashMap::new(),
+            closing: Arc::default(),
             pending_retry_at: now,
             retrying: false,
             placing: false,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const RANKS: &[&[&str]] = &[
     &[
         "batch", "budget", "door", "dropped", "frame", "inbox", "medium", "number", "places", "shutdown",
-        "text", "token", "units",
+        "steady", "text", "token", "units",
     ],
     &[
         "answers", "client", "config", "findings", "metrics", "order", "sampler", "scan", "sessions",
@@ -43,8 +43,8 @@ const RANKS: &[&[&str]] = &[
     ],
     &["background"],
     &["archive", "chain", "hands", "protocol", "rewrite", "spares"],
-    &["journal", "keeping", "seal"],
-    &["parting", "redo", "replies", "shelf", "vault"],
+    &["journal", "packing", "seal"],
+    &["keeping", "parting", "redo", "replies", "shelf", "vault"],
     &["apply", "checkpoint", "chores", "front", "means"],
     &["commit", "connection", "inventory", "lines", "recovery", "rotation", "writer"],
     &["scrape", "server", "verify"],
@@ -90,6 +90,7 @@ const VAULT: &[&str] = &[
     "lots",
     "means",
     "medium",
+    "packing",
     "quarantine",
     "rebase",
     "recovery",
@@ -99,6 +100,7 @@ const VAULT: &[&str] = &[
     "seal",
     "sessions",
     "spares",
+    "steady",
     "storage",
     "vault",
     "window",

@@ -133,18 +133,18 @@ fn retention_removes_the_oldest_archived_files_loudly_and_nothing_else() {
     old("B", 5, 8);
     let counts = || ["A", "B", "S"].map(|lot| archived(&place.data(), lot).len());
     assert_eq!(counts(), [4, 4, 4]);
-    let mut daemon = Daemon::start_in(&place, &["--retain-age-seconds", "10d"]);
-    until("what is older than ten days is gone", || (counts() == [3, 3, 4]).then_some(()));
-    until("it is told", || place.own_log().contains("archived files were removed").then_some(()));
-    let log = place.own_log();
-    for name in ["archive/lot=A/00000000000000000001.jsonl", "archive/lot=B/00000000000000000002.jsonl"] {
-        assert!(log.lines().any(|line| line.contains("WARN") && line.contains(name)), "{log}");
-    }
-    assert_eq!(daemon.terminate(), Some(0));
+    // For its age nothing goes so soon after a start: the clock may be wrong.
     let bytes = fs::metadata(file(&place, "A", 7, ".jsonl")).unwrap().len();
     let most = format!("{}B", 4 * bytes + bytes / 2);
-    let _daemon = Daemon::start_in(&place, &["--retain-bytes", &most]);
+    let flags = ["--retain-age-seconds", "10d", "--retain-bytes", &most];
+    let _daemon = Daemon::start_in(&place, &flags);
     until("the oldest are gone", || (counts() == [2, 2, 4]).then_some(()));
+    until("it is told", || place.own_log().contains("archived files were removed").then_some(()));
+    let log = place.own_log();
+    for name in ["archive/lot=A/00000000000000000001.jsonl", "archive/lot=B/00000000000000000005.jsonl"] {
+        assert!(log.lines().any(|line| line.contains("WARN") && line.contains(name)), "{log}");
+    }
+    assert!(!log.contains("older than retain_age_seconds"), "{log}");
     assert_eq!(archived(&place.data(), "A"), [7, 10].map(|n| format!("{n:020}.jsonl")));
     assert_eq!(place.lot("A").len(), 1, "what is in lots/ stays");
     assert!(verify(&place.data()).unwrap().is_good());
@@ -168,4 +168,63 @@ fn a_lot_that_is_old_enough_is_rotated_whether_or_not_it_is_written_to() {
     let all = good(&lotlog(&["cat", "BUSY", "--data-dir", place.data().to_str().unwrap()]).output().unwrap());
     assert_eq!(all.lines().count() as u64, sent);
     assert!(all.as_bytes() == lot_files(&place.data())["BUSY"]);
+}
+
+#[test]
+fn a_lot_is_as_old_as_its_first_record_over_restarts_and_restored_copies_begin_anew() {
+    let place = Place::new();
+    let mut daemon = Daemon::start_in(&place, &[]);
+    for lot in ["OLD", "YOUNG", "COPY"] {
+        fill(&daemon, lot, 1..=2);
+    }
+    assert_eq!(daemon.terminate(), Some(0));
+    // Written to just now, but begun an hour ago; and a copy without attributes, of which only the last writing is known.
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let began = |lot: &str, age: u64| {
+        let path = place.lot_path(&format!("{lot}.jsonl"));
+        let note = format!("1 {}", (seconds - age) * 1_000_000);
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&path, "user.lotlog.began", note.as_bytes(), flags)
+    };
+    if began("OLD", 3600).is_err() {
+        println!("SKIPPED: this file system keeps no extended attributes");
+        return;
+    }
+    began("YOUNG", 60).unwrap();
+    let lines = fs::read(place.lot_path("COPY.jsonl")).unwrap();
+    fs::remove_file(place.lot_path("COPY.jsonl")).unwrap();
+    fs::write(place.lot_path("COPY.jsonl"), lines).unwrap();
+    let daemon = Daemon::start_in(&place, &["--rotate-age-seconds", "30m"]);
+    until("the old one is rotated", || (archived(&place.data(), "OLD").len() == 1).then_some(()));
+    assert_eq!(
+        daemon.ask(r#"{"op":"rotate","lot_id":"COPY"}"#)["rotated"],
+        1,
+        "it was not rotated by its age"
+    );
+    assert_eq!(archived(&place.data(), "YOUNG"), Vec::<String>::new());
+    // A new file of the lot has its own age.
+    fill(&daemon, "OLD", 3..=3);
+    let daemon = daemon.restart(&["--rotate-age-seconds", "30m", "--archive-compress", "1"]);
+    until("what was rotated is compressed", || is_all_packed(&place, "OLD"));
+    assert_eq!(place.lot("OLD").len(), 1);
+    drop(daemon);
+    assert!(verify(&place.data()).unwrap().is_good());
+}
+
+#[test]
+fn beside_what_is_not_a_lot_file_others_are_rotated_by_age() {
+    let place = Place::new();
+    let mut daemon = Daemon::start_in(&place, &[]);
+    fill(&daemon, "A", 1..=2);
+    fill(&daemon, "Z", 1..=2);
+    assert_eq!(daemon.terminate(), Some(0));
+    fs::create_dir(place.lot_path("DIR.jsonl")).unwrap();
+    std::os::unix::fs::symlink(place.lot_path("A.jsonl"), place.lot_path("LINK.jsonl")).unwrap();
+    let _daemon = Daemon::start_in(&place, &["--rotate-age-seconds", "1s", "--archive-compress", "1"]);
+    until("both lots are archived and compressed", || {
+        is_all_packed(&place, "A").and_then(|()| is_all_packed(&place, "Z"))
+    });
+    assert!(place.lot_path("DIR.jsonl").is_dir() && place.lot_path("LINK.jsonl").is_symlink());
+    let all = good(&lotlog(&["cat", "A", "--data-dir", place.data().to_str().unwrap()]).output().unwrap());
+    assert_eq!(all.lines().count(), 2);
 }

@@ -10,10 +10,12 @@ use crate::common::judge::{After, Entry, Lots, judge_the_judge, whole_lines};
 use crate::common::producer::{Ledger, Load, Random, Stop, entries, farm, lot_files, number, record};
 use crate::common::{Daemon, Place};
 use crate::strace::{self, CALLS, Tracer};
-use crate::{ROTATING, all_is_well, seed};
+use crate::{all_is_well, rotating, seed};
 
 /// The threads of the daemon that touch the disk while it serves.
 pub const THREADS: &[&str] = &["writer", "journal sync", "journal", "lot syncs"];
+/// The one that works on archived files, where there is something to keep.
+pub const KEEPING: &str = "keeping";
 /// Those whose work everything else waits for; what others met after the drain takes nothing with it.
 pub const AWAITED: &[&str] = &["writer", "journal sync"];
 
@@ -116,7 +118,7 @@ fn kill_at(thread: &str, call: &str, n: usize, when: When, seed: u64) -> bool {
         When::Before => format!("{call}:signal=SIGKILL:when={n}"),
         When::After => format!("{call}:delay_exit=60s:when={n}"),
     };
-    let story = live(thread, ROTATING, &[injection], when == When::After, seed);
+    let story = live(thread, &rotating(), &[injection], when == When::After, seed);
     use std::os::unix::process::ExitStatusExt;
     match story.status.signal() {
         Some(signal) => assert_eq!(signal, 9, "{thread} {call} {n} {when:?}: {:?}", story.status),
@@ -135,8 +137,8 @@ fn killed_before_and_after_each_storage_call_nothing_is_lost_or_doubled() {
     let every = number("LOTLOG_EVERY", 0) == 1;
     let budget = Duration::from_secs(number("LOTLOG_SECONDS", 25));
     let (mut all, mut kills) = (Vec::new(), 0);
-    for thread in THREADS {
-        let story = live(thread, ROTATING, &[], false, seed);
+    for thread in THREADS.iter().chain([&KEEPING]) {
+        let story = live(thread, &rotating(), &[], false, seed);
         assert_eq!(story.status.code(), Some(0));
         for call in CALLS {
             let calls = strace::count(&story.trace, call);

@@ -36,19 +36,10 @@ const BUSY: &[&str] = &[
     "4",
 ];
 
-/// [`BUSY`], and lots go to the archive when they have grown a little.
-const ROTATING: &[&str] = &[
-    "--segment-bytes",
-    "256KiB",
-    "--checkpoint-interval-seconds",
-    "60ms",
-    "--sync-interval-seconds",
-    "60ms",
-    "--max-open-lots",
-    "4",
-    "--rotate-bytes",
-    "20KB",
-];
+/// [`BUSY`], and lots go to the archive when they have grown a little, and are compressed there.
+fn rotating() -> Vec<&'static str> {
+    [BUSY, &["--rotate-bytes", "20KB", "--archive-compress", "1"]].concat()
+}
 
 /// The seed of this run, said so that it can be repeated.
 fn seed() -> u64 {

@@ -8,12 +8,12 @@ use rustix::process::Signal;
 use crate::common::judge::{After, Verdict, judge_the_judge};
 use crate::common::producer::{Ledger, Load, Random, Stop, Watcher, entries, farm, number, record};
 use crate::common::{Connection, Daemon, Place, until};
-use crate::{BUSY, ROTATING, all_is_well, seed};
+use crate::{BUSY, all_is_well, rotating, seed};
 
 /// One farm: so many rounds of a hundred go to it.
 struct Farm {
     name: &'static str,
-    flags: &'static [&'static str],
+    flags: Vec<&'static str>,
     producers: u64,
     share_percent: u64,
     /// It serves at most so long.
@@ -36,7 +36,7 @@ fn farms() -> Vec<Farm> {
     vec![
         Farm {
             name: "one lot",
-            flags: ROTATING,
+            flags: rotating(),
             producers: 8,
             share_percent: 30,
             longest: short,
@@ -44,7 +44,7 @@ fn farms() -> Vec<Farm> {
         },
         Farm {
             name: "ten lots",
-            flags: ROTATING,
+            flags: rotating(),
             producers: 8,
             share_percent: 30,
             longest: short,
@@ -52,7 +52,7 @@ fn farms() -> Vec<Farm> {
         },
         Farm {
             name: "two hundred lots, all written",
-            flags: BUSY,
+            flags: BUSY.to_vec(),
             producers: 4,
             share_percent: 30,
             longest: short,
@@ -60,7 +60,7 @@ fn farms() -> Vec<Farm> {
         },
         Farm {
             name: "large batches",
-            flags: &["--segment-bytes", "1MiB", "--checkpoint-interval-seconds", "300ms"],
+            flags: vec!["--segment-bytes", "1MiB", "--checkpoint-interval-seconds", "300ms"],
             producers: 2,
             share_percent: 10,
             longest: Duration::from_millis(600),
@@ -89,7 +89,7 @@ fn killed_again_and_again_under_pipelining_producers_nothing_is_lost_or_doubled(
 fn kill_again_and_again(kind: &Farm, seed: u64, kills: u64) {
     let mut random = Random(seed);
     let place = Place::new();
-    let mut daemon = Daemon::start_in(&place, kind.flags);
+    let mut daemon = Daemon::start_in(&place, &kind.flags);
     let stop = Stop::default();
     let producers = farm(&place.socket(), "p", kind.producers, seed, &kind.load, &stop);
     let watcher = Watcher::start(place.data());
@@ -102,7 +102,7 @@ fn kill_again_and_again(kind: &Farm, seed: u64, kills: u64) {
             std::thread::sleep(Duration::from_micros(random.below(kind.longest.as_micros() as u64)));
         }
         daemon.kill();
-        daemon = Daemon::launch(&place, place.command(kind.flags));
+        daemon = Daemon::launch(&place, place.command(&kind.flags));
     }
     std::thread::sleep(Duration::from_millis(300));
     stop.finish();

@@ -52,6 +52,9 @@ fn allowed(call: &str, errno: i32) -> May {
         _ if errno == EINTR => May::PassUnseen,
         // When a file began: nobody relies on it.
         ("note" | "ask", _) => May::PassUnseen,
+        // One that finds no space has changed nothing.
+        ("rename", "journal/rotating") if space => May::PassUnseen,
+        ("rename", _) if space => NO_SPACE,
         // Whether the names or the lengths are the old ones or the new ones, nobody knows.
         ("rename" | "truncate", _) => May::Stop,
         // Frames that were handed to the kernel, perhaps in part.

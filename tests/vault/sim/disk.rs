@@ -160,6 +160,29 @@ impl World {
         self.named(dir, name).replace(&bytes);
     }
 
+    /// Somebody else's hand: makes a file, and syncs it.
+    pub fn put(&mut self, dir: Dir, name: &str, bytes: &[u8]) {
+        self.next_inode += 1;
+        let id = self.next_inode;
+        let mut inode = Inode::default();
+        inode.modified = self.seconds;
+        inode.replace(bytes);
+        self.inodes.insert(id, Arc::new(inode));
+        let (path, name) = place(dir, name);
+        let d = self.dir_mut(&path);
+        d.cached.insert(name.to_owned(), id);
+        d.durable.insert(name.to_owned(), id);
+    }
+
+    /// Somebody else's hand: makes a directory.
+    pub fn make_dir(&mut self, dir: Dir, name: &str) {
+        let (path, own) = place(dir, name);
+        let d = self.dir_mut(&path);
+        d.cached.insert(own.to_owned(), A_DIRECTORY);
+        d.durable.insert(own.to_owned(), A_DIRECTORY);
+        self.dirs.insert(format!("{}{name}/", dir.prefix()), Directory::default());
+    }
+
     /// Somebody else's hand: truncates, and syncs nothing.
     pub fn truncate_loosely(&mut self, dir: Dir, name: &str, length: usize) {
         self.named(dir, name).truncate(length);
@@ -407,6 +430,9 @@ impl Disk for SimDisk {
         let path = format!("{}{name}", dir.prefix());
         self.looks(|| format!("open {path}"))?;
         let existing = self.world.lock().unwrap().find(dir, name);
+        if existing == Some(A_DIRECTORY) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let inode = match (how, existing) {
             (How::Read | How::Append, None) => return Err(io::ErrorKind::NotFound.into()),
             (How::CreateAppend, Some(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -501,8 +527,10 @@ impl Disk for SimDisk {
     fn unlink(&self, dir: Dir, name: &str) -> io::Result<()> {
         self.call(&format!("unlink {}{name}", dir.prefix()))?;
         let mut world = self.world.lock().unwrap();
-        if world.find(dir, name).is_none() {
-            return Err(io::ErrorKind::NotFound.into());
+        match world.find(dir, name) {
+            None => return Err(io::ErrorKind::NotFound.into()),
+            Some(A_DIRECTORY) => return Err(io::ErrorKind::IsADirectory.into()),
+            Some(_) => {}
         }
         let (path, name) = place(dir, name);
         world.op(&path, NameOp::Unlink(name.to_owned()));
@@ -619,6 +647,12 @@ impl DiskFile for SimFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         self.disk.world.lock().unwrap().inode(self.inode).drop_pages();
+        Ok(())
+    }
+
+    fn set_modified(&self, seconds: i64) -> io::Result<()> {
+        self.disk.call(&self.named("date"))?;
+        self.disk.world.lock().unwrap().inode(self.inode).modified = seconds;
         Ok(())
     }
 
