@@ -130,6 +130,41 @@ impl Collector for Page {
             metrics.evictions.load(Relaxed),
         )?;
 
+        let archive = &metrics.archive;
+        for (name, help, count) in [
+            ("lotlogd_rotated_files", "Lot files moved to the archive", &archive.rotated),
+            ("lotlogd_rotated_bytes", "Their bytes", &archive.rotated_bytes),
+            (
+                "lotlogd_rotation_failures",
+                "Lot files that could not be moved to the archive when they were due",
+                &archive.not_rotated,
+            ),
+            ("lotlogd_compressed_files", "Archived files compressed", &archive.compressed),
+            (
+                "lotlogd_compression_read_bytes",
+                "Bytes of archived files before they were compressed",
+                &archive.compressed_from_bytes,
+            ),
+            (
+                "lotlogd_compression_written_bytes",
+                "Bytes of the same files afterwards",
+                &archive.compressed_to_bytes,
+            ),
+            (
+                "lotlogd_archive_removed_files",
+                "Archived files removed (retain_age_seconds, retain_bytes)",
+                &archive.removed,
+            ),
+            ("lotlogd_archive_removed_bytes", "Their bytes, as they lay there", &archive.removed_bytes),
+            (
+                "lotlogd_archive_failures",
+                "Compressions, removals and looks at the archive that failed and are tried again",
+                &archive.failures,
+            ),
+        ] {
+            out.counter(name, help, count.load(Relaxed))?;
+        }
+
         out.gauge("lotlogd_lsn", "Number of the last batch stored", metrics.lsn.load(Relaxed) as f64)?;
         out.gauge(
             "lotlogd_synced_lsn",

@@ -26,6 +26,15 @@ const FAMILIES: &[&str] = &[
     "lotlogd_quota_waits_total",
     "lotlogd_open_lots",
     "lotlogd_lot_evictions_total",
+    "lotlogd_rotated_files_total",
+    "lotlogd_rotated_bytes_total",
+    "lotlogd_rotation_failures_total",
+    "lotlogd_compressed_files_total",
+    "lotlogd_compression_read_bytes_total",
+    "lotlogd_compression_written_bytes_total",
+    "lotlogd_archive_removed_files_total",
+    "lotlogd_archive_removed_bytes_total",
+    "lotlogd_archive_failures_total",
     "lotlogd_lsn",
     "lotlogd_synced_lsn",
     "lotlogd_journal_bytes",
@@ -246,6 +255,56 @@ fn what_is_set_aside_and_what_is_evicted_is_counted() {
         (page.value("lotlogd_quarantined_files") == 1.0).then_some(page)
     });
     assert!(page.value("lotlogd_lot_evictions_total") >= 20.0);
+}
+
+#[test]
+fn what_becomes_of_archived_files_is_counted() {
+    let (daemon, at) = with_metrics(&["--archive-compress", "3"]);
+    let pad = "x".repeat(5000);
+    let log = |lot: &str| json!({"context":{"lot_id":lot},"items":[{"pad":pad}]}).to_string();
+    let mut bytes = 0;
+    for round in 1..=2 {
+        for lot in ["A", "B"] {
+            assert_eq!(daemon.ask(log(lot))["ok"], true);
+            bytes += std::fs::metadata(daemon.place.lot_path(&format!("{lot}.jsonl"))).unwrap().len();
+        }
+        assert_eq!(daemon.ask(r#"{"op":"rotate","all":true}"#)["rotated"], 2, "round {round}");
+    }
+    assert_eq!(daemon.ask(r#"{"op":"rotate","lot_id":"none"}"#)["ok"], false);
+    let page = until("all four are compressed", || {
+        let page = at.scrape();
+        (page.value("lotlogd_compressed_files_total") == 4.0).then_some(page)
+    });
+    assert_eq!(page.value("lotlogd_rotated_files_total"), 4.0);
+    assert_eq!(page.value("lotlogd_rotated_bytes_total"), bytes as f64);
+    assert_eq!(page.value("lotlogd_rotation_failures_total"), 1.0);
+    assert_eq!(page.value("lotlogd_compression_read_bytes_total"), bytes as f64);
+    let archive = |place: &Place, lot: &str| {
+        let entries = std::fs::read_dir(place.data().join(format!("archive/lot={lot}"))).unwrap();
+        entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    let packed = archive(&daemon.place, "A") + archive(&daemon.place, "B");
+    assert_eq!(page.value("lotlogd_compression_written_bytes_total"), packed as f64);
+    // What cannot be compressed is counted, and what is removed.
+    assert_eq!(daemon.ask(log("A"))["ok"], true);
+    let blocked = daemon.place.data().join("archive/lot=A/00000000000000000005.jsonl.zst.new");
+    std::fs::create_dir(&blocked).unwrap();
+    assert_eq!(daemon.ask(r#"{"op":"rotate","lot_id":"A"}"#)["rotated"], 1);
+    until("the failure is counted", || {
+        (at.scrape().value("lotlogd_archive_failures_total") == 1.0).then_some(())
+    });
+    std::fs::remove_dir(&blocked).unwrap();
+    let place = daemon.place.clone();
+    let socket = place.path().join("again.sock");
+    let flags = ["--metrics", socket.to_str().unwrap(), "--retain-bytes", "1B"];
+    let daemon = daemon.restart(&flags);
+    let page = until("all five are removed", || {
+        let page = At::Unix(socket.clone()).scrape();
+        (page.value("lotlogd_archive_removed_files_total") == 5.0).then_some(page)
+    });
+    assert!(page.value("lotlogd_archive_removed_bytes_total") > packed as f64);
+    assert_eq!(archive(&place, "A") + archive(&place, "B"), 0);
+    drop(daemon);
 }
 
 #[test]
