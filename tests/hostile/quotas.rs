@@ -111,7 +111,7 @@ fn a_user_who_shares_the_daemon_has_no_more_than_its_quota_in_flight_and_all_of_
 #[test]
 fn a_flood_of_one_user_leaves_the_latency_of_another_alone() {
     let Some(place) = place_for_others() else { return };
-    let siege = Siege::begin_in(&place, "a flood of another user", &["--socket-mode", "0666"]);
+    let siege = Siege::begin_uncaged(&place, "a flood of another user", &["--socket-mode", "0666"]);
     let item = r#"{"sku_local":"SKU000001","est_price_mu":45.01,"sell_p60":0.7534,"quantity":1}"#;
     let line = format!("{{\"context\":{{\"lot_id\":\"flood\"}},\"items\":[{}]}}\n", vec![item; 50].join(","));
     let lines = line.repeat(64);

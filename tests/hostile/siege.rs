@@ -203,12 +203,16 @@ impl Siege {
     pub fn begin(name: &'static str, flags: &[&str]) -> Siege {
         // Files of full sizes would count as the daemon's own memory there.
         let place = if full() { Place::new() } else { Place::in_memory() };
-        Siege::begin_in(&place, name, flags)
+        Siege::begin_with(Cage::make(), &place, name, flags)
     }
 
-    pub fn begin_in(place: &Arc<Place>, name: &'static str, flags: &[&str]) -> Siege {
+    /// Of a daemon whose memory is not caged: what it writes to a place in memory would count, and a fast one writes much.
+    pub fn begin_uncaged(place: &Arc<Place>, name: &'static str, flags: &[&str]) -> Siege {
+        Siege::begin_with(None, place, name, flags)
+    }
+
+    fn begin_with(cage: Option<Cage>, place: &Arc<Place>, name: &'static str, flags: &[&str]) -> Siege {
         let alone = alone();
-        let cage = Cage::make();
         let wrapper = cage.as_ref().map(Cage::wrapper).unwrap_or_default();
         let daemon = Daemon::spawn(place, place.command_through(&wrapper, flags));
         let other = Other::start(daemon.place.socket());
