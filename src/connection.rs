@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::allowance::READ_CHUNK_BYTES;
 use crate::batch::{Code, Outcome, Refusal};
 use crate::budget::Held;
+use crate::express::{Counter, Express};
 use crate::front::Front;
 use crate::inbox::Inbox;
 use crate::parting;
@@ -52,12 +53,14 @@ type Sending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A connection and all it holds.
 struct Connection {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
     front: Arc<Front>,
     sender: Sender,
     inbox: Inbox,
     allowance: Purse,
     replies: Replies,
+    /// Where they lie while this sleeps.
+    counter: Arc<Counter>,
     mailbox: Arc<Mailbox>,
     answers: Vec<(u64, Outcome)>,
     /// A submission that waits for room in the queue.
@@ -82,6 +85,8 @@ pub async fn serve(
 ) {
     // Replies are small; by default a deaf peer would take some 200 KiB. Without it nothing is wrong.
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
+    let (stream, counter) = (Arc::new(stream), Arc::new(Counter::default()));
+    let express = Express::new(&stream, &counter, &front.metrics);
     let mut connection = Connection {
         allowance: Purse::new(guest, &front.budget, &front.passes),
         line_clock: LineClock::new(front.limits.line_timeout),
@@ -91,7 +96,8 @@ pub async fn serve(
         sender,
         inbox: Inbox::default(),
         replies: Replies::default(),
-        mailbox: Mailbox::new(),
+        counter,
+        mailbox: Mailbox::with_express(Box::new(express)),
         answers: Vec::new(),
         sending: None,
         ended: false,
@@ -178,28 +184,38 @@ impl Connection {
         let deadlines = [self.line_clock.deadline(), self.reply_clock.deadline()];
         let wake = deadlines.into_iter().flatten().min().map(|at| at.min(now + LOOK_INTERVAL));
         let has_output = !self.replies.output().is_empty();
-        tokio::select! {
-            () = self.mailbox.filled(), if self.replies.awaited() > 0 => {}
-            ready = self.stream.readable(), if reads => {
-                ready?;
-                self.read()?;
-            }
-            ready = self.stream.writable(), if has_output => ready?,
-            () = self.allowance.freed(), if starved && !self.fatal => {
-                // Asked again in the next turn: for a whole line by `take_lines`, for reading here.
-                if wants_input {
+        let awaits = self.replies.awaited() > 0;
+        // It then has nothing to do with an answer but to send the reply, which others may do.
+        if awaits && reads && !has_output {
+            self.counter.lay(&mut self.replies);
+        }
+        let woken = async {
+            tokio::select! {
+                () = self.mailbox.filled(), if awaits => {}
+                ready = self.stream.readable(), if reads => {
+                    ready?;
                     self.read()?;
                 }
+                ready = self.stream.writable(), if has_output => ready?,
+                () = self.allowance.freed(), if starved && !self.fatal => {
+                    // Asked again in the next turn: for a whole line by `take_lines`, for reading here.
+                    if wants_input {
+                        self.read()?;
+                    }
+                }
+                () = poll_sending(&mut self.sending), if self.sending.is_some() => self.sending = None,
+                () = drain.cancelled(), if !self.draining => {}
+                () = until(wake), if wake.is_some() => {}
             }
-            () = poll_sending(&mut self.sending), if self.sending.is_some() => self.sending = None,
-            () = drain.cancelled(), if !self.draining => {}
-            () = until(wake), if wake.is_some() => {}
+            Ok(())
         }
+        .await;
+        self.counter.take(&mut self.replies);
         if wake.is_some_and(|at| at.elapsed() >= LATE) {
             self.line_clock.forgive(now.elapsed());
             self.reply_clock.forgive(now.elapsed());
         }
-        Ok(())
+        woken
     }
 
     /// Reads what is there, as far as the budget allows.
@@ -384,7 +400,7 @@ impl Connection {
         let status = || {
             status_reply(&front.metrics, front.durability, &front.data_dir, front.budget.used_bytes(), now)
         };
-        self.replies.advance(status);
+        self.replies.advance(Some(status));
         let mut progress = false;
         while !self.replies.output().is_empty() {
             match self.stream.try_write(self.replies.output()) {

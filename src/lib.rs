@@ -35,7 +35,7 @@
 //! | [`item`], [`context`], [`record`], [`tally`], [`dropped`] | the record: its two halves, composing its lines, and what of a request was not stored, for its reply and in all |
 //! | [`server`], [`door`], [`front`] | accepting and draining; the socket file; what connections share and who may connect |
 //! | [`users`] | quotas by user |
-//! | [`connection`], [`inbox`], [`purse`], [`allowance`], [`patience`], [`replies`], [`status`], [`parting`] | one connection; its bytes, its share of its user's quota and of the budget, its deadlines, its replies in order; the status page; how it ends |
+//! | [`connection`], [`inbox`], [`purse`], [`allowance`], [`patience`], [`replies`], [`express`], [`status`], [`parting`] | one connection; its bytes, its share of its user's quota and of the budget, its deadlines, its replies in order; how they are sent while it sleeps; the status page; how it ends |
 //! | [`queue`], [`budget`], [`order`] | the hatch: submissions and tickets; the bytes in flight; what operators ask for |
 //! | [`vault`], [`writer`], [`commit`], [`apply`], [`checkpoint`], [`rotation`], [`chores`], [`means`], [`steady`] | the vault's state; groups; their syncs; into the lot files; checkpoints; to the archive; finished files; clock and space; whether an age may be believed |
 //! | [`sessions`] | what each session stored last |
@@ -80,6 +80,7 @@ pub mod disk;
 pub mod door;
 pub mod dropped;
 pub mod exposition;
+pub mod express;
 pub mod findings;
 pub mod frame;
 pub mod front;

@@ -136,22 +136,27 @@ impl Replies {
     }
 
     /// Moves replies whose turn has come to the output, as long as it is short; of `status`, which must be made,
-    /// one at a time.
-    pub fn advance(&mut self, mut status: impl FnMut() -> Vec<u8>) {
+    /// one at a time, and none if nobody makes it.
+    pub fn advance(&mut self, status: Option<impl FnMut() -> Vec<u8>>) {
+        let mut status = status;
         let mut made = false;
         while !self.cut
             && !made
             && self.output.len() < OUTPUT_BYTES
-            && let Some(slot) = self.slots.pop_front_if(|slot| !matches!(slot, Slot::Awaited(_)))
+            && let Some(slot) = self.slots.pop_front_if(|slot| match slot {
+                Slot::Awaited(_) => false,
+                Slot::Status => status.is_some(),
+                Slot::Ready(_) | Slot::Cut => true,
+            })
         {
             self.unusual_bytes -= slot.unusual_bytes();
-            let reply = match slot {
-                Slot::Ready(reply) => reply,
-                Slot::Status => {
+            let reply = match (slot, &mut status) {
+                (Slot::Ready(reply), _) => reply,
+                (Slot::Status, Some(status)) => {
                     made = true;
                     status()
                 }
-                Slot::Awaited(_) | Slot::Cut => {
+                _ => {
                     self.cut = true;
                     break;
                 }

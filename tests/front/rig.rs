@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use lotlog::batch::{Durability, Outcome};
 use lotlog::config::Config;
 use lotlog::metrics::Metrics;
-use lotlog::queue::{self, Next, Receiver, Submission};
+use lotlog::queue::{self, Answers, Next, Receiver, Submission};
 use lotlog::server::{self, Front};
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +138,18 @@ impl Rig {
         ended.expect("serve did not return").unwrap();
     }
 
+    /// Keeps the runtime's only thread busy from the moment when nothing else is to be done until the guard is dropped.
+    pub fn hold_up(&self) -> std::sync::mpsc::Sender<()> {
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (begun, began) = std::sync::mpsc::channel();
+        self.runtime.spawn(async move {
+            begun.send(()).unwrap();
+            let _ = held.recv_timeout(PATIENCE);
+        });
+        began.recv_timeout(PATIENCE).unwrap();
+        hold
+    }
+
     /// Time that the runtime's threads were on a processor until now.
     pub fn busy(&self) -> Duration {
         let threads = self.threads.lock().unwrap();
@@ -164,19 +176,26 @@ pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn answer_stored(group: Vec<Submission>, lsn: &mut u64) {
+    let mut answers = Answers::default();
     for submission in group {
         *lsn += u64::from(matches!(submission, Submission::Batch(..)));
-        answer(submission, *lsn);
+        give(&mut answers, submission, *lsn);
     }
 }
 
-/// Answers a submission well.
+/// Answers a submission well, as the vault does.
 pub fn answer(submission: Submission, lsn: u64) {
+    give(&mut Answers::default(), submission, lsn);
+}
+
+fn give(answers: &mut Answers, submission: Submission, lsn: u64) {
     match submission {
         Submission::Batch(_, ticket) => {
-            ticket.answer(Outcome::Stored { lsn, durability: Durability::Synced });
+            answers.give(ticket, Outcome::Stored { lsn, durability: Durability::Synced });
         }
-        Submission::Sync(ticket) | Submission::Order(_, ticket) => ticket.answer(Outcome::Synced { lsn }),
+        Submission::Sync(ticket) | Submission::Order(_, ticket) => {
+            answers.give(ticket, Outcome::Synced { lsn });
+        }
         Submission::Nudge => {}
     }
 }
