@@ -11,7 +11,7 @@ import unittest
 from .support import TestCase  # noqa: F401  (finds the package)
 
 from lotlog._errors import Refused
-from lotlog._session import Batch, ProtocolViolation, Session
+from lotlog._session import Batch, ProtocolViolation, Session, line
 
 
 class ModelDaemon:
@@ -176,9 +176,9 @@ class Rules(unittest.TestCase):
         daemon.take(lines[1])
         session.connection_lost("gone", True, 0.0)
         name = session.name
-        for line, _ in session.abandon():
-            reply = daemon.take(line)
-            self.assertEqual(reply.get("duplicate", False), name.encode() in line and b'"seq":2' in line, (line, reply))
+        for under, seq, given_up in session.abandon():
+            reply = daemon.take(line(under, seq, given_up.body))
+            self.assertEqual(reply.get("duplicate", False), (under, seq) == (name, 2), reply)
         self.assertEqual(sorted(daemon.stored), [0, 1, 2, 99])
 
     def test_lines_left_lying_by_a_daemon_that_forgot_the_session_are_not_stored_when_it_reads_them(self):

@@ -28,8 +28,9 @@ MAX_UNSETTLED_BATCHES = 1024
 IMPATIENT_SECONDS = 0.25
 #: How long a call that does not wait for the answer waits for the kernel to take the whole line.
 HAND_OVER_SECONDS = 0.1
-#: With so many batches on their way, a call that does not wait looks for answers.
-READ_AT_BATCHES = 16
+#: After so many batches a call that does not wait looks for answers; with so many on their way each does.
+_READ_EVERY_BATCHES = 16
+_READ_AT_BATCHES = 240
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -102,6 +103,7 @@ class Core:
         #: Something may lie in the spool that goes before what comes now.
         self._spool_waits = self._spool is not None and self._mode == "on" and self._spool.has_any()
         self._impatient = False
+        self._read_at = _READ_EVERY_BATCHES
         self._warned: Dict[str, bool] = {}
         self._to_say: List[str] = []
         self._forgotten_seen = 0
@@ -137,9 +139,10 @@ class Core:
         self._call_back()
 
     def _enter(self) -> None:
-        if self._pid != os.getpid():  # a fork that Python did not see
+        pid = os.getpid()
+        if self._pid != pid:  # a fork that Python did not see
             self._after_fork()
-        _lives.prepare_process()
+        _lives.prepare_process(pid)
         self._refuse_if_closed()
 
     def _refuse_if_closed(self) -> None:
@@ -165,9 +168,23 @@ class Core:
         """A call's items or context could not be understood: ``stats()["unencodable"]``."""
         self._counts["unencodable"] += 1
 
-    def _take(self, body: Body, receipt: Receipt) -> None:
-        _lives.busy(self)
-        self._session.submit(Batch(body.text, body.records, receipt))
+    def _hand_over(self, body: Body, receipt: Receipt) -> bool:
+        """A batch into the session and, if the connection takes it, to the daemon; whether the kernel just now took no more."""
+        driver, session, now = self._driver, self._session, time.monotonic()
+        try:
+            if self._impatient:
+                session.not_before = 0.0
+            was_stuck = driver.link.has_unsent
+            _lives.busy(self)
+            session.submit(Batch(body.text, body.records, receipt))
+            if session.in_flight >= self._read_at and driver.link.is_open:
+                driver.receive(now)
+                self._read_at = min(session.in_flight + _READ_EVERY_BATCHES, _READ_AT_BATCHES)
+            driver.work(now)
+        except BaseException:
+            driver.lose("interrupted", True, now)
+            raise
+        return driver.link.has_unsent and not was_stuck
 
     def _is_full(self) -> bool:
         session = self._session
@@ -217,14 +234,13 @@ class Core:
     def _look_back(self) -> None:
         """Says what the session has noticed on its way."""
         forgotten = self._session.forgotten
-        if forgotten > self._forgotten_seen:
-            self._counts["forgotten"] += forgotten - self._forgotten_seen
-            self._forgotten_seen = forgotten
-            self._warn(
-                "forgotten",
-                f"the daemon no longer knows {forgotten} batches that it acknowledged: was it started on another data "
-                "directory, or did a power cut take batches that were only `written`?",
-            )
+        self._counts["forgotten"] += forgotten - self._forgotten_seen
+        self._forgotten_seen = forgotten
+        self._warn(
+            "forgotten",
+            f"the daemon no longer knows {forgotten} batches that it acknowledged: was it started on another data "
+            "directory, or did a power cut take batches that were only `written`?",
+        )
 
     def _give_up(self, timeout: float) -> None:
         """Nothing pending is waited for any longer: it goes to the spool, or its receipts fail."""
@@ -236,9 +252,9 @@ class Core:
         if self._on_failure != "raise":
             self._impatient = True
         if self._spool is not None and self._on_failure == "spool":
-            self._keep([line for line, _ in given_up], [batch for _, batch in given_up], why)
+            self._keep([line(name, seq, batch.body) for name, seq, batch in given_up], [batch for _, _, batch in given_up], why)
             return
-        for _, batch in given_up:
+        for _, _, batch in given_up:
             error: Exception
             if fatal is not None and not batch.maybe_stored:
                 error = fatal
@@ -330,8 +346,10 @@ class Core:
 
     def _call_back(self) -> None:
         """What callers are told, once nothing is in hand: a callback, or a logging handler behind the warning, may call again."""
-        self._look_back()
-        if not self._session.pending:
+        session = self._session
+        if session.forgotten > self._forgotten_seen:
+            self._look_back()
+        if not session.pending:
             _lives.idle(self)
         while self._to_say:
             message = self._to_say.pop(0)

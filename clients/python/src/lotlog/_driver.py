@@ -61,11 +61,11 @@ class Driver:
         if not link.is_open:
             return
         try:
-            while link.flush():
+            if link.has_unsent and not link.flush():
+                return
+            line = session.next_line(now)
+            while line is not None and link.send(line):
                 line = session.next_line(now)
-                if line is None:
-                    break
-                link.send(line)
         except OSError as error:
             # What the daemon had answered is worth more than EPIPE.
             while link.is_open and self.receive(now):

@@ -14,7 +14,6 @@ import enum
 import json
 import math
 import os
-import re
 import uuid
 from collections.abc import Mapping
 from typing import Any, Callable, Dict, List, Optional
@@ -168,7 +167,6 @@ if _orjson is not None:
     _fast_dumps = _orjson.dumps
     _FAST_OPTIONS = _orjson.OPT_SERIALIZE_NUMPY | _orjson.OPT_PASSTHROUGH_SUBCLASS
     loads: Callable[[bytes], Any] = _orjson.loads
-    _find_null = re.compile(b"null").search  # a third faster than `in`
 
     def dumps_rows(rows: List[Dict[str, Any]], may_hold_infinity: bool = True) -> bytes:
         """The rows as a JSON array."""
@@ -176,9 +174,13 @@ if _orjson is not None:
             text = _fast_dumps(rows, substitute, _FAST_OPTIONS)
         except Exception:
             return dumps_exactly(rows)
-        if may_hold_infinity and _find_null(text) and _may_hold_infinity(rows, text):
+        if may_hold_infinity and _holds_null(text) and _may_hold_infinity(rows, text):
             return dumps_exactly(rows)
         return text
+
+    def _holds_null(text: bytes) -> bool:
+        # Searched from the end, which takes a third of the time of `in`. Without a list inside, a null follows a key.
+        return text.rfind(b'":null') >= 0 or (text.find(b"[", 1) >= 0 and b"null" in text)
 
     def dumps(value: Any) -> bytes:
         """Any value as JSON."""

@@ -12,6 +12,9 @@ from typing import List, Optional
 #: The longest reply line that is taken; a status page, the longest, has a few KiB.
 MAX_REPLY_BYTES = 1 << 20
 _READ_BYTES = 64 << 10
+#: What may lie in the kernel on its way to the daemon, as far as the system allows it: several batches, so that the daemon
+#: takes them together and a producer seldom waits for it.
+_SEND_BUFFER_BYTES = 1 << 20
 
 
 class Link:
@@ -40,6 +43,7 @@ class Link:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             sock.connect(self.path)
         except BaseException:
             sock.close()
@@ -57,15 +61,18 @@ class Link:
         if sock is not None:
             sock.close()
 
-    def send(self, line: bytes) -> None:
-        """Hands a whole line over, as far as the kernel takes it now; call :meth:`flush` for the rest. Only without unsent."""
+    def send(self, line: bytes) -> bool:
+        """Hands a whole line over, as far as the kernel takes it now; whether that was all. Call :meth:`flush` for the rest.
+        Only without unsent."""
         assert self._sock is not None
         try:
             sent = self._sock.send(line)
         except BlockingIOError:
             sent = 0
-        if sent < len(line):
-            self._outbox = memoryview(line)[sent:]
+        if sent == len(line):
+            return True
+        self._outbox = memoryview(line)[sent:]
+        return False
 
     def flush(self) -> bool:
         """Sends what is left; whether all of it is handed over."""

@@ -36,15 +36,15 @@ _finalizer_of_pid = 0
 def register(client: _Living) -> None:
     """From now on the client is told of forks and of the end of the process."""
     _clients.add(client)
-    prepare_process()
+    prepare_process(os.getpid())
 
 
-def prepare_process() -> None:
+def prepare_process(pid: int) -> None:
     """Children of multiprocessing end without atexit, but run these finalizers; to be called in each new process."""
     global _finalizer_of_pid
     util = sys.modules.get("multiprocessing.util")
-    if util is not None and _finalizer_of_pid != os.getpid():
-        _finalizer_of_pid = os.getpid()
+    if util is not None and _finalizer_of_pid != pid:
+        _finalizer_of_pid = pid
         util.Finalize(None, _flush_all, exitpriority=0)
 
 

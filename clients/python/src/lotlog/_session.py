@@ -299,12 +299,12 @@ class Session:
         self.trouble = why
         self.back_off(now)
 
-    def abandon(self) -> List[Tuple[bytes, Batch]]:
-        """Gives everything pending up, with the lines that it must be sent as, if ever, and begins a new session.
-        The connection must be gone."""
-        given_up = [(line(self.name, self.base_seq + at, batch.body), batch) for at, batch in enumerate(self.pending)]
+    def abandon(self) -> List[Tuple[str, int, Batch]]:
+        """Gives everything pending up, with the session and number that it must be sent under, if ever, and begins a new
+        session. The connection must be gone."""
+        given_up = [(self.name, self.base_seq + at, batch) for at, batch in enumerate(self.pending)]
         name = str(uuid.uuid4())
-        given_up += [(line(name, at, batch.body), batch) for at, batch in enumerate(self._displaced, 1)]
+        given_up += [(name, at, batch) for at, batch in enumerate(self._displaced, 1)]
         self.settled += len(given_up)
         self.pending.clear()
         self._displaced = []

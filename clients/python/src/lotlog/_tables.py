@@ -19,6 +19,7 @@ _EXACT_FLOAT = 2.0**53
 _INFINITY = float("inf")
 #: Columns for which a function is compiled.
 _MOST_COMPILED = 200
+_DICTS = frozenset((dict,))
 
 Row = Dict[str, Any]
 
@@ -38,6 +39,8 @@ def rows_of(items: Any, only: Optional[FrozenSet[str]] = None) -> Rows:
     Takes a DataFrame of pandas or polars, a pyarrow table or record batch, a structured numpy array, a dict of columns, one
     mapping or dataclass, or an iterable of mappings, dataclasses, attrs classes, named tuples.
     """
+    if only is None and type(items) is list and _DICTS.issuperset(map(type, items)):
+        return Rows(items, True, lambda key: not any(key in row for row in items))
     columns = _columns_of(items, only)
     if columns is not None:
         return _from_columns(columns, _height(items))
@@ -219,7 +222,7 @@ def _from_iterable(items: Any) -> List[Row]:
         raise Unencodable(
             f"items are a table or an iterable of mappings, not {type(items).__name__}: nothing was sent"
         ) from None
-    if set(map(type, rows)) <= {dict}:
+    if _DICTS.issuperset(map(type, rows)):
         return rows
     return [row if type(row) is dict else _row(row, at) for at, row in enumerate(rows)]
 

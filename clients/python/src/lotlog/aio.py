@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Set, Type
 
-from ._core import HAND_OVER_SECONDS, READ_AT_BATCHES, Core, Path
+from ._core import HAND_OVER_SECONDS, Core, Path
 from ._encode import Body
 from ._errors import LotlogError, Refused, Unreachable
 from ._json import dumps, loads
@@ -85,7 +85,7 @@ class AsyncClient(Core):
         self._enter()
         if not bodies:
             return receipt
-        if self._mode == "spool" or not await self._deliver_spool(started, time_given, wait):
+        if self._mode == "spool" or (self._spool_waits and not await self._deliver_spool(started, time_given, wait)):
             self._keep_bodies(bodies, receipt)
         else:
             await self._submit(bodies, receipt, started, time_given)
@@ -101,8 +101,6 @@ class AsyncClient(Core):
         return AsyncBound(self, lot_id, context)
 
     async def _submit(self, bodies: List[Body], receipt: Receipt, started: float, timeout: float) -> None:
-        if self._impatient:
-            self._session.not_before = 0.0
         for at, body in enumerate(bodies):
             if self._is_full() and not await self._pump(lambda: not self._is_full(), started, timeout):
                 self._give_up(timeout)
@@ -110,14 +108,8 @@ class AsyncClient(Core):
                     self._keep_bodies(bodies[at:], receipt)  # behind those that went there just now
                     return
             self._refuse_if_closed()
-            self._take(body, receipt)
-            driver, now = self._driver, time.monotonic()
-            stuck = driver.link.has_unsent
-            if driver.link.is_open and self._session.in_flight >= READ_AT_BATCHES:
-                driver.receive(now)
-            driver.work(now)
-            if driver.link.has_unsent and not stuck:
-                await self._pump(lambda: not driver.link.has_unsent, now, min(timeout, HAND_OVER_SECONDS))
+            if self._hand_over(body, receipt):
+                await self._pump(lambda: not self._driver.link.has_unsent, time.monotonic(), min(timeout, HAND_OVER_SECONDS))
 
     # Waiting.
 
@@ -172,7 +164,8 @@ class AsyncClient(Core):
 
     async def _deliver_spool(self, started: float, timeout: float, wait: bool) -> bool:
         """As the blocking client's."""
-        if not self._spool_waits or self._spool is None or self._delivering:
+        assert self._spool is not None
+        if self._delivering:
             return True
         self._delivering = True
         delivery = None

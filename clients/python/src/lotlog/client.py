@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Type, Union
 
-from ._core import HAND_OVER_SECONDS, READ_AT_BATCHES, Core, Path
+from ._core import HAND_OVER_SECONDS, Core, Path
 from ._driver import run
 from ._encode import Body
 from ._errors import LotlogError, Refused, Unreachable
@@ -87,8 +87,9 @@ class Client(Core):
         self._enter()
         if not bodies:
             return receipt
-        self._refuse_reentry()
-        if self._mode == "spool" or not self._deliver_spool(started, time_given, wait):
+        if self._lock.locked():
+            self._refuse_reentry()
+        if self._mode == "spool" or (self._spool_waits and not self._deliver_spool(started, time_given, wait)):
             with self._lock:
                 self._holder = threading.get_ident()
                 self._keep_bodies(bodies, receipt)
@@ -112,20 +113,9 @@ class Client(Core):
                     self._keep_bodies(bodies[at:], receipt)  # behind those that went there just now
                     return
                 self._refuse_if_closed()
-                driver, now = self._driver, time.monotonic()
-                try:
-                    if self._impatient:
-                        self._session.not_before = 0.0
-                    stuck = driver.link.has_unsent
-                    self._take(body, receipt)
-                    if driver.link.is_open and self._session.in_flight >= READ_AT_BATCHES:
-                        driver.receive(now)
-                    driver.work(now)
-                except BaseException:
-                    driver.lose("interrupted", True, now)
-                    raise
-            if driver.link.has_unsent and not stuck:
-                self._pump(lambda: not driver.link.has_unsent, now, min(timeout, HAND_OVER_SECONDS))
+                is_stuck = self._hand_over(body, receipt)
+            if is_stuck:
+                self._pump(lambda: not self._driver.link.has_unsent, time.monotonic(), min(timeout, HAND_OVER_SECONDS))
 
     # Waiting. The lock is held only for work that does not wait, and always by `with`, so that an interrupt anywhere
     # leaves nothing locked; whoever waits, waits without it.
@@ -210,8 +200,7 @@ class Client(Core):
 
     def _deliver_spool(self, started: float, timeout: float, wait: bool) -> bool:
         """Delivers what waits in the spool; False where it still does and new batches must queue behind it."""
-        if not self._spool_waits or self._spool is None:
-            return True
+        assert self._spool is not None
         try:
             delivery = self._delivery()
             if delivery is None:
