@@ -2,8 +2,10 @@
 //! `/healthz`. Reads counters; asks nothing of the vault, and a slow or hostile reader takes no more than a few
 //! connections, a few KiB and a little time.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +17,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MetricsAt;
@@ -27,8 +29,10 @@ use crate::patience::Pace;
 use crate::sampler::Sampler;
 use crate::systemd::Pulse;
 
-/// Connections at one time; further ones wait in the socket's queue.
+/// Connections at one time; for a further one the longest there gives way, or those who hang would hold all places.
 const MOST_CONNECTIONS: usize = 8;
+/// Connections that wait to be taken on a TCP address: no more than come to their turn in a few seconds.
+const BACKLOG: u32 = 64;
 /// Connections taken in a second, after a burst of [`MOST_CONNECTIONS`].
 const CONNECTIONS_PER_SECOND: u32 = 20;
 /// A request line with its headers takes no more than this, in bytes (hyper's least).
@@ -72,21 +76,28 @@ impl std::fmt::Display for Listener {
 /// Why not, with the next step.
 pub async fn bind(at: &MetricsAt, access: Access) -> Result<(Listener, Option<SocketFile>), String> {
     match at {
-        MetricsAt::Tcp(address) => TcpListener::bind(address)
-            .await
-            .map(|listener| (Listener::Tcp(listener), None))
-            .map_err(|error| {
+        MetricsAt::Tcp(address) => {
+            listen(*address).map(|listener| (Listener::Tcp(listener), None)).map_err(|error| {
                 let next = if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) {
                     "under systemd the unit forbids it until metrics-tcp.conf is installed as a drop-in"
                 } else {
                     "choose another address, or leave metrics out"
                 };
                 format!("metrics cannot be served on {address}: {error}: {next}")
-            }),
+            })
+        }
         MetricsAt::Unix(path) => door::bind(path, access)
             .map(|(listener, file)| (Listener::Unix(listener, path.clone()), Some(file)))
             .map_err(|error| format!("metrics cannot be served: {error}")),
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Over a restart the last connections of the old daemon may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What the page is made from.
@@ -195,20 +206,24 @@ pub async fn serve(listener: Listener, source: Arc<Source>) {
 }
 
 async fn accept(listener: Listener, source: &Arc<Source>) {
-    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut places: VecDeque<AbortHandle> = VecDeque::new();
     let mut pace = Pace::new(CONNECTIONS_PER_SECOND, MOST_CONNECTIONS, Instant::now());
-    // Nobody closes it.
-    while let Ok(permit) = permits.clone().acquire_owned().await {
+    loop {
         let begun = match &listener {
-            Listener::Tcp(listener) => {
-                listener.accept().await.map(|(stream, _)| spawn(stream, source, permit))
-            }
-            Listener::Unix(listener, _) => {
-                listener.accept().await.map(|(stream, _)| spawn(stream, source, permit))
-            }
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, source)),
+            Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| spawn(stream, source)),
         };
         let rest = match begun {
-            Ok(()) => pace.came(Instant::now()).unwrap_or_default(),
+            Ok(connection) => {
+                places.retain(|connection| !connection.is_finished());
+                if places.len() >= MOST_CONNECTIONS
+                    && let Some(oldest) = places.pop_front()
+                {
+                    oldest.abort();
+                }
+                places.push_back(connection);
+                pace.came(Instant::now()).unwrap_or_default()
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection for metrics could not be accepted: trying again");
                 ACCEPT_REST
@@ -218,13 +233,12 @@ async fn accept(listener: Listener, source: &Arc<Source>) {
     }
 }
 
-fn spawn<S>(stream: S, source: &Arc<Source>, permit: tokio::sync::OwnedSemaphorePermit)
+fn spawn<S>(stream: S, source: &Arc<Source>) -> AbortHandle
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let source = source.clone();
-    tokio::spawn(async move {
-        let _permit = permit;
+    let served = tokio::spawn(async move {
         let service = service_fn(|request| {
             let source = source.clone();
             async move { Ok::<_, Infallible>(source.answer(&request).await) }
@@ -244,6 +258,7 @@ where
             Err(_) => tracing::debug!("a connection for metrics took too long"),
         }
     });
+    served.abort_handle()
 }
 
 /// Whether the address could be had now.

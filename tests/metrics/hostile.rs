@@ -77,6 +77,18 @@ fn readers_that_hang_hold_up_nobody_but_readers_and_those_not_for_long() {
 }
 
 #[test]
+fn those_who_hold_all_places_give_way_to_who_asks() {
+    let daemon = Daemon::start(&["--metrics", "127.0.0.1:0"]);
+    let at = tcp_of(&daemon);
+    // Each might stay for five seconds, eight at a time: more than half a minute in all.
+    let _hanging: Vec<Box<dyn Stream>> = (0..60).map(|_| at.connect()).collect();
+    let begun = Instant::now();
+    assert_eq!(at.get("/healthz").status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    at.scrape();
+}
+
+#[test]
 fn a_head_that_does_not_come_ends_its_connection() {
     let daemon = Daemon::start(&["--metrics", "127.0.0.1:0"]);
     let at = tcp_of(&daemon);
