@@ -48,9 +48,15 @@ impl Vault {
                     self.sync_wanted = true;
                 }
                 Submission::Nudge => {}
-                Submission::Order(Order::Reload, ticket) => self.reopen(ticket, now)?,
-                Submission::Order(Order::Rotate(lot), ticket) => self.order_rotation(lot, ticket, now),
-                Submission::Order(Order::Seal(lot), ticket) => self.order_seal(&lot, ticket, now)?,
+                Submission::Order(order, mut ticket) => {
+                    // What it comes to before the daemon ends, nobody knows.
+                    ticket.take();
+                    match order {
+                        Order::Reload => self.reopen(ticket, now)?,
+                        Order::Rotate(lot) => self.order_rotation(lot, ticket, now),
+                        Order::Seal(lot) => self.order_seal(&lot, ticket, now)?,
+                    }
+                }
             }
         }
         self.metrics.group_batches.record(batches);

@@ -120,3 +120,114 @@ fn cut_at_any_storage_call_a_lot_is_sealed_with_all_it_has_or_open_as_before() {
     println!("{cuts} cuts, {closed} sealed lots met");
     assert!(cuts > 50 && closed > 20, "{cuts} cuts, {closed} sealed lots");
 }
+
+#[test]
+fn a_seal_whose_call_fails_is_refused_and_leaves_the_lot_open_unless_the_disk_must_be_given_up() {
+    let (mut runs, mut stops) = (0, 0);
+    // EIO, ENOSPC, EROFS, EDQUOT, EPERM
+    for errno in [5, 28, 30, 122, 1] {
+        for n in 1.. {
+            let (around, farm) = (Around::new(), Farm::default());
+            let disk = SimDisk::new(World::new());
+            let mut vault = open(&disk, &around, &config()).unwrap();
+            let id = || LotId::new("A", "\"A\"").unwrap();
+            for seq in 1..=2 {
+                let batch = farm.send("A", "p", seq, Durability::Synced, 2, 3000);
+                commit(&mut vault, vec![batch], &around).unwrap();
+                if seq == 1 {
+                    let order = Submission::Order(Order::Rotate(Some(id())), unread());
+                    commit(&mut vault, vec![order], &around).unwrap();
+                    for _ in 0..200 {
+                        around.pass(Duration::from_millis(10));
+                        vault.tick(around.now()).unwrap();
+                    }
+                }
+            }
+            // Those of the footer, and opening what it is about.
+            let hit: Arc<Mutex<(usize, Option<String>)>> = Arc::default();
+            let fails = move |hit: &Arc<Mutex<(usize, Option<String>)>>, what: &str, wanted: bool| {
+                let mut seen = hit.lock().unwrap();
+                seen.0 += usize::from(wanted);
+                if !wanted || seen.0 != n {
+                    return Ok(());
+                }
+                seen.1 = Some(what.to_owned());
+                Err(std::io::Error::from_raw_os_error(errno))
+            };
+            let orders = Mailbox::new();
+            let order = Submission::Order(Order::Seal(id()), orders.ticket(0));
+            let mut stopped = commit(&mut vault, vec![order], &around).is_err();
+            assert!(!stopped);
+            let (of_calls, of_looks) = (hit.clone(), hit.clone());
+            disk.set_hook(Box::new(move |_, what| {
+                let wanted = what.contains("A.sealed") || what == "sync lots/";
+                fails(&of_calls, what, wanted)
+            }));
+            disk.set_look(Box::new(move |what| {
+                fails(&of_looks, what, what.starts_with("open archive/") || what.starts_with("read archive/"))
+            }));
+            let mut answers = Vec::new();
+            for _ in 0..60 {
+                around.pass(Duration::from_millis(20));
+                stopped |= vault.tick(around.now()).is_err();
+                orders.collect(&mut answers);
+            }
+            disk.clear_hook();
+            disk.set_look(Box::new(|_| Ok(())));
+            let Some(what) = hit.lock().unwrap().1.clone() else { break };
+            let note = format!("call {n} (`{what}`) fails with error {errno}");
+            runs += 1;
+            let no_space = [28, 122].contains(&errno);
+            let must_stop = what == "sync lots/" || (what.starts_with("rename") && !no_space);
+            assert_eq!(stopped, must_stop, "{note}");
+            let world = disk.world.lock().unwrap().clone();
+            if stopped {
+                stops += 1;
+                drop(vault);
+                orders.collect(&mut answers);
+                assert!(matches!(answers[..], [(0, Outcome::Unknown)]), "{note}: {answers:?}");
+                continue;
+            }
+            let code = if no_space { Code::NoSpace } else { Code::LotUnavailable };
+            let refused = matches!(&answers[..], [(0, Outcome::Refused(refusal))] if refusal.code == code);
+            assert!(refused, "{note}: {answers:?}");
+            let names = world.names(Dir::Lots);
+            assert!(!names.iter().any(|name| name.contains("sealed")), "{note}: {names:?}");
+            let batch = farm.send("A", "p", 3, Durability::Synced, 1, 10);
+            commit(&mut vault, vec![batch], &around).unwrap();
+            let ledger = farm.hear();
+            assert_eq!(
+                judge(&lots(&disk.world.lock().unwrap()), &ledger, false),
+                Verdict::default(),
+                "{note}"
+            );
+            assert!(
+                matches!(ledger.sent[2].answer, Some(Outcome::Stored { .. })),
+                "{note}: {:?}",
+                ledger.sent[2]
+            );
+        }
+    }
+    println!("{runs} runs, {stops} stops");
+    assert!(runs > 20 && stops > 5, "{runs} runs, {stops} stops");
+}
+
+#[test]
+fn an_order_that_the_daemons_end_overtakes_is_of_unknown_fate() {
+    let (around, farm) = (Around::new(), Farm::default());
+    let disk = SimDisk::new(World::new());
+    let mut vault = open(&disk, &around, &config()).unwrap();
+    let batch = farm.send("A", "p", 1, Durability::Synced, 2, 3000);
+    commit(&mut vault, vec![batch], &around).unwrap();
+    let id = || LotId::new("A", "\"A\"").unwrap();
+    let orders = Mailbox::new();
+    let given = [Order::Rotate(Some(id())), Order::Seal(id())];
+    for (slot, order) in given.into_iter().enumerate() {
+        vault.commit_group(vec![Submission::Order(order, orders.ticket(slot as u64))], around.now()).unwrap();
+    }
+    drop(vault);
+    let mut answers = Vec::new();
+    orders.collect(&mut answers);
+    answers.sort_by_key(|(slot, _)| *slot);
+    assert!(matches!(answers[..], [(0, Outcome::Unknown), (1, Outcome::Unknown)]), "{answers:?}");
+}
