@@ -228,3 +228,17 @@ fn beside_what_is_not_a_lot_file_others_are_rotated_by_age() {
     let all = good(&lotlog(&["cat", "A", "--data-dir", place.data().to_str().unwrap()]).output().unwrap());
     assert_eq!(all.lines().count(), 2);
 }
+
+#[test]
+fn whoever_keeps_the_archive_does_it_at_the_lowest_priority() {
+    let daemon = Daemon::start(COMPRESS);
+    until("the thread has stepped back", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).ok()?;
+        let niceness = tasks.flatten().find_map(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+            let (name, rest) = stat.rsplit_once(')')?;
+            name.ends_with("(keeping").then(|| rest.split_whitespace().nth(16).map(str::to_owned))?
+        });
+        (niceness.as_deref() == Some("19")).then_some(())
+    });
+}
