@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, TypeVar, Union
 
 from . import _encode, _lives, _places
 from ._deliver import Delivery
 from ._driver import Driver, run
 from ._encode import Body
+from ._errors import LotlogError, Refused, SpoolError, Unencodable, Unreachable, say
+from ._json import loads
 from ._link import Link
-from ._errors import Refused, SpoolError, Unencodable, Unreachable, say
 from ._receipt import Receipt
 from ._session import Batch, Session, Settled, line
 from ._spool import Spool
@@ -33,6 +34,7 @@ _READ_EVERY_BATCHES = 16
 _READ_AT_BATCHES = 240
 
 Path = Union[str, "os.PathLike[str]"]
+Bounded = TypeVar("Bounded", bound="BoundContext")
 
 _MODES = ("on", "off", "spool")
 _ON_FAILURE = ("raise", "warn", "spool")
@@ -74,6 +76,12 @@ class Core:
         on_failure: str = "raise",
         spool_dir: Optional[Path] = None,
     ):
+        """``socket``: where the daemon listens; by default ``LOTLOG_SOCKET``, else the usual places. ``ack``: what an
+        acknowledgement promises, ``"synced"`` or ``"written"``; by default the daemon's setting. ``timeout``: seconds that one
+        call may take in all. ``on_failure``: what happens when a batch cannot be stored: ``"raise"``, ``"warn"`` (the batch is
+        lost, and counted) or ``"spool"`` (it is kept in a file of ``spool_dir`` and delivered by a later call or by
+        ``lotlog send --spool``).
+        """
         if on_failure not in _ON_FAILURE:
             raise ValueError(f"on_failure is {on_failure!r}: use one of {', '.join(_ON_FAILURE)}")
         if ack not in _ACKS:
@@ -109,6 +117,7 @@ class Core:
         self._forgotten_seen = 0
         #: Settled receipts with callbacks that are to be called once nothing is in hand.
         self._to_call: List[Receipt] = []
+        self._begin_waiting()
         if self._mode != "off":
             _lives.register(self)
 
@@ -125,6 +134,11 @@ class Core:
         self._warned = {}
         self._forgotten_seen = 0
         _lives.idle(self)
+        self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        """Nobody waits yet: in a new client, and in a forked child, whatever the parent's threads were doing."""
+        raise NotImplementedError
 
     def _has_pending(self) -> bool:
         return bool(self._session.pending) and self._pid == os.getpid()
@@ -156,10 +170,15 @@ class Core:
 
     # Into the session.
 
-    def _bodies(self, items: Any, context: Mapping[str, Any]) -> List[Body]:
+    def _bodies(self, items: Any, lot_id: Any, context: Optional[Mapping[str, Any]], more: Dict[str, Any]) -> List[Body]:
+        """What was given to ``log``, as batches."""
+        if context:
+            more = {**context, **more}
+        if lot_id is not None:
+            more["lot_id"] = lot_id
         try:
             rows = items if isinstance(items, Rows) else rows_of(items)
-            return _encode.bodies(rows, _encode.context_json(context), self._ack) if rows.rows else []
+            return _encode.bodies(rows, _encode.context_json(more), self._ack) if rows.rows else []
         except Unencodable:
             self.count_unencodable()
             raise
@@ -363,6 +382,41 @@ class Core:
                 except Exception as error:  # its own affair: neither the call that it happens in nor others' callbacks suffer
                     say(f"lotlog: {callback!r}, called with a receipt, failed, and the client went on: {error!r}", 4)
 
+    def _unsettled(self, time_given: float) -> Unreachable:
+        """What ``flush`` raises."""
+        return Unreachable(
+            f"{len(self._session.pending)} batches have no answer after {time_given:g} s; they are still being waited for: "
+            f"{self._session.trouble}",
+            True,
+        )
+
+    def _wait_is_over(self, time_given: float) -> Unreachable:
+        """What a receipt's ``result`` raises."""
+        return Unreachable(f"no answer in {time_given:g} s; it is still being waited for: {self._session.trouble}", True)
+
+    def _refuse_foreign(self, receipt: Receipt) -> None:
+        if self._pid != receipt._pid:
+            raise LotlogError("the receipt belongs to the parent process: what became of its batch is known only there")
+
+    @staticmethod
+    def _answer(lines: Optional[List[bytes]]) -> Union[Dict[str, Any], str]:
+        """The reply to one request in what came, or why there is none yet. Raises what trying again does not change."""
+        if not lines:
+            return "it closed the connection" if lines is None else "no answer"
+        try:
+            reply: Dict[str, Any] = loads(lines[0])
+            if reply.get("ok"):
+                return reply
+            refused = Refused.of(reply.get("error") or {})
+        except (ValueError, AttributeError, TypeError) as error:
+            return f"what came is not a reply of lotlogd: {error}"
+        if not refused.retryable:
+            raise refused
+        return str(refused)
+
+    def _no_answer(self, op: str, trouble: str) -> Unreachable:
+        return Unreachable(f"the daemon at {self._driver.link.path} did not answer `{op}` in time: {trouble}")
+
     def _warn(self, kind: str, message: str) -> None:
         """Once for each kind of trouble in a client's life: ``stats()`` has the counts."""
         if kind in self._warned:
@@ -380,3 +434,19 @@ class Core:
             "connections": self._driver.connections,
             "session": session.name,
         }
+
+
+class BoundContext:
+    """A client with a context that need not be said with each call."""
+
+    def __init__(self, client: Any, lot_id: Any, context: Dict[str, Any]):
+        self.client = client
+        self.context = context if lot_id is None else {**context, "lot_id": lot_id}
+
+    def _with(self, more: Dict[str, Any]) -> Dict[str, Any]:
+        """The arguments of a call; what is given there goes before."""
+        return {**more, "context": {**self.context, **(more.get("context") or {})}}
+
+    def session(self: Bounded, lot_id: Any = None, **context: Any) -> Bounded:
+        """With more context."""
+        return type(self)(self.client, lot_id, {**self.context, **context})

@@ -9,10 +9,10 @@ import os
 import time
 from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Set, Type
 
-from ._core import HAND_OVER_SECONDS, Core, Path
+from ._core import HAND_OVER_SECONDS, BoundContext, Core
 from ._encode import Body
-from ._errors import LotlogError, Refused, Unreachable
-from ._json import dumps, loads
+from ._errors import LotlogError, Unreachable
+from ._json import dumps
 from ._link import Link
 from ._receipt import Receipt
 
@@ -47,19 +47,10 @@ class AsyncReceipt(Receipt):
 class AsyncClient(Core):
     """As :class:`lotlog.Client`, for the coroutines of one event loop."""
 
-    def __init__(
-        self,
-        socket: Optional[Path] = None,
-        *,
-        ack: Optional[str] = None,
-        timeout: float = 5.0,
-        on_failure: str = "raise",
-        spool_dir: Optional[Path] = None,
-    ):
-        super().__init__(socket, ack=ack, timeout=timeout, on_failure=on_failure, spool_dir=spool_dir)
-        self._leading = False
-        self._delivering = False
-        self._followers: Set["asyncio.Future[None]"] = set()
+    #: A call watches the connection, for all; who waits for it.
+    _leading: bool
+    _followers: Set["asyncio.Future[None]"]
+    _delivering: bool
 
     async def log(
         self,
@@ -76,10 +67,7 @@ class AsyncClient(Core):
             return AsyncReceipt(0, self)
         started = time.monotonic()
         time_given = self._timeout if timeout is None else timeout
-        whole = {**(context or {}), **more}
-        if lot_id is not None:
-            whole["lot_id"] = lot_id
-        bodies = self._bodies(items, whole)
+        bodies = self._bodies(items, lot_id, context, more)
         receipt = AsyncReceipt(len(bodies), self)
         receipt._is_awaited = wait
         self._enter()
@@ -155,12 +143,11 @@ class AsyncClient(Core):
 
     async def _wait_for(self, receipt: Receipt, timeout: Optional[float]) -> None:
         time_given = self._timeout if timeout is None else timeout
-        if self._pid != receipt._pid:
-            raise LotlogError("the receipt belongs to the parent process: what became of its batch is known only there")
+        self._refuse_foreign(receipt)
         done = await self._pump(receipt.done, time.monotonic(), time_given)
         self._call_back()
         if not done:
-            raise Unreachable(f"no answer in {time_given:g} s; it is still being waited for: {self._session.trouble}", True)
+            raise self._wait_is_over(time_given)
 
     async def _deliver_spool(self, started: float, timeout: float, wait: bool) -> bool:
         """As the blocking client's."""
@@ -203,12 +190,12 @@ class AsyncClient(Core):
         time_given = self._timeout if timeout is None else timeout
         self._enter()
         done = await self._pump(self._session.settles(), time.monotonic(), time_given)
-        trouble, left = self._session.trouble, len(self._session.pending)
+        error = None if done else self._unsettled(time_given)
         if not done and self._on_failure == "spool":
             self._give_up(time_given)
         self._call_back()
-        if not done and self._on_failure == "raise":
-            raise Unreachable(f"{left} batches have no answer after {time_given:g} s; they are still waited for: {trouble}", True)
+        if error is not None and self._on_failure == "raise":
+            raise error
         return done
 
     async def sync(self, timeout: Optional[float] = None) -> int:
@@ -230,7 +217,6 @@ class AsyncClient(Core):
 
     async def _ask(self, op: str, deadline: float) -> Dict[str, Any]:
         """One request on a connection of its own, again until it is answered."""
-        trouble = ""
         while True:
             link = Link(self._driver.link.path)
             try:
@@ -240,24 +226,15 @@ class AsyncClient(Core):
                 while lines is not None and not lines and time.monotonic() < deadline:
                     await _ready(link, min(deadline - time.monotonic(), _SLICE_SECONDS))
                     lines = link.receive()
-                if lines:
-                    reply: Dict[str, Any] = loads(lines[0])
-                    if reply.get("ok"):
-                        return reply
-                    refused = Refused.of(reply.get("error") or {})
-                    if not refused.retryable:
-                        raise refused
-                    trouble = str(refused)
-                else:
-                    trouble = "it closed the connection" if lines is None else "no answer"
+                answer = self._answer(lines)
             except OSError as error:
-                trouble = error.strerror or str(error)
-            except (ValueError, AttributeError, TypeError) as error:
-                trouble = f"what came is not a reply of lotlogd: {error}"
+                answer = error.strerror or str(error)
             finally:
                 link.close()
+            if not isinstance(answer, str):
+                return answer
             if time.monotonic() >= deadline:
-                raise Unreachable(f"the daemon at {self._driver.link.path} did not answer `{op}` in time: {trouble}")
+                raise self._no_answer(op, answer)
             await asyncio.sleep(0.02)
 
     async def close(self, timeout: Optional[float] = None) -> None:
@@ -279,8 +256,7 @@ class AsyncClient(Core):
         if error is not None and self._on_failure == "raise":
             raise error
 
-    def _after_fork(self) -> None:
-        super()._after_fork()
+    def _begin_waiting(self) -> None:
         self._leading = self._delivering = False
         self._followers = set()
 
@@ -295,24 +271,24 @@ class AsyncClient(Core):
                 raise
 
 
-class AsyncBound:
+class AsyncBound(BoundContext):
     """A client with a context: what :meth:`AsyncClient.session` gives."""
 
-    def __init__(self, client: AsyncClient, lot_id: Any, context: Dict[str, Any]):
-        self.client = client
-        self.context = context if lot_id is None else {**context, "lot_id": lot_id}
+    client: AsyncClient
 
     async def log(self, items: Any, lot_id: Any = None, **more: Any) -> AsyncReceipt:
         """As :meth:`AsyncClient.log`, with this context; what is given here goes before it."""
-        context = {**self.context, **(more.pop("context", None) or {})}
-        return await self.client.log(items, lot_id, context=context, **more)
+        return await self.client.log(items, lot_id, **self._with(more))
 
     async def flush(self, timeout: Optional[float] = None) -> bool:
         return await self.client.flush(timeout)
 
-    def session(self, lot_id: Any = None, **context: Any) -> "AsyncBound":
-        """With more context."""
-        return AsyncBound(self.client, lot_id, {**self.context, **context})
+    async def __aenter__(self) -> "AsyncBound":
+        return self
+
+    async def __aexit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Any) -> None:
+        if error is None:
+            await self.client.flush()
 
 
 async def _ready(link: Link, timeout: float) -> None:

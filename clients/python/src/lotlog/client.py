@@ -10,11 +10,11 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Type, Union
 
-from ._core import HAND_OVER_SECONDS, Core, Path
+from ._core import HAND_OVER_SECONDS, BoundContext, Core
 from ._driver import run
 from ._encode import Body
-from ._errors import LotlogError, Refused, Unreachable
-from ._json import dumps, loads
+from ._errors import LotlogError, Unreachable
+from ._json import dumps
 from ._link import Link
 from ._receipt import Receipt
 from ._session import Batch
@@ -25,14 +25,7 @@ _SLICE_SECONDS = 0.1
 
 class Client(Core):
     """A producer's connection to lotlogd. One for each process; threads may share it, and a forked child gets a session of
-    its own by itself.
-
-    ``socket``: where the daemon listens; by default ``LOTLOG_SOCKET``, else the usual places. ``ack``: what an
-    acknowledgement promises, ``"synced"`` or ``"written"``; by default the daemon's setting. ``timeout``: seconds that one
-    call may take in all. ``on_failure``: what happens when a batch cannot be stored: ``"raise"``, ``"warn"`` (the batch is
-    lost, and counted) or ``"spool"`` (it is kept in a file of ``spool_dir`` and delivered by a later call or by
-    ``lotlog send --spool``).
-    """
+    its own by itself."""
 
     #: The thread that took the lock last.
     _holder: int
@@ -40,18 +33,6 @@ class Client(Core):
     _poller_is: int
     _polled_until: float
     _waiters: List[Any]
-
-    def __init__(
-        self,
-        socket: Optional[Path] = None,
-        *,
-        ack: Optional[str] = None,
-        timeout: float = 5.0,
-        on_failure: str = "raise",
-        spool_dir: Optional[Path] = None,
-    ):
-        super().__init__(socket, ack=ack, timeout=timeout, on_failure=on_failure, spool_dir=spool_dir)
-        self._new_locks()
 
     def log(
         self,
@@ -71,10 +52,7 @@ class Client(Core):
         if self._mode == "off":
             return Receipt(0)
         started = time.monotonic()
-        whole = {**(context or {}), **more}
-        if lot_id is not None:
-            whole["lot_id"] = lot_id
-        return self._log(self._bodies(items, whole), started, wait, timeout)
+        return self._log(self._bodies(items, lot_id, context, more), started, wait, timeout)
 
     def session(self, lot_id: Any = None, **context: Any) -> "Bound":
         """The same client with a context that need not be said with each call."""
@@ -188,13 +166,12 @@ class Client(Core):
         """For a receipt's ``result``: nothing is given up, it can be asked again."""
         started = time.monotonic()
         time_given = self._timeout if timeout is None else timeout
-        if self._pid != receipt._pid:
-            raise LotlogError("the receipt belongs to the parent process: what became of its batch is known only there")
+        self._refuse_foreign(receipt)
         self._refuse_reentry()
         done = self._pump(receipt.done, started, time_given)
         self._call_back()
         if not done:
-            raise Unreachable(f"no answer in {time_given:g} s; it is still being waited for: {self._session.trouble}", True)
+            raise self._wait_is_over(time_given)
 
     # The spool.
 
@@ -231,12 +208,12 @@ class Client(Core):
         self._enter()
         self._refuse_reentry()
         done = self._pump(self._session.settles(), started, time_given)
-        trouble, left = self._session.trouble, len(self._session.pending)
+        error = None if done else self._unsettled(time_given)
         if not done and self._on_failure == "spool":
             self._lose_all(time_given, None)
         self._call_back()
-        if not done and self._on_failure == "raise":
-            raise Unreachable(f"{left} batches have no answer after {time_given:g} s; they are still being waited for: {trouble}", True)
+        if error is not None and self._on_failure == "raise":
+            raise error
         return done
 
     def sync(self, timeout: Optional[float] = None) -> int:
@@ -259,36 +236,25 @@ class Client(Core):
     def _ask(self, op: str, deadline: float) -> Dict[str, Any]:
         """One request on a connection of its own, again until it is answered."""
         request = dumps({"op": op}) + b"\n"
-        trouble = ""
         while True:
             link = Link(self._driver.link.path)
             try:
                 link.open()
                 link.send(request)
-                while True:
+                lines: Optional[List[bytes]] = []
+                while lines is not None and not lines and time.monotonic() < deadline:
                     left = deadline - time.monotonic()
                     link.poller().poll(max(1, int(min(left, _SLICE_SECONDS) * 1000)))
                     lines = link.receive()
-                    if lines is None or left <= 0:
-                        trouble = "it closed the connection" if lines is None else "no answer"
-                        break
-                    if lines:
-                        reply: Dict[str, Any] = loads(lines[0])
-                        if reply.get("ok"):
-                            return reply
-                        refused = Refused.of(reply.get("error") or {})
-                        if not refused.retryable:
-                            raise refused
-                        trouble = str(refused)
-                        break
+                answer = self._answer(lines)
             except OSError as error:
-                trouble = error.strerror or str(error)
-            except (ValueError, AttributeError, TypeError) as error:
-                trouble = f"what came is not a reply of lotlogd: {error}"
+                answer = error.strerror or str(error)
             finally:
                 link.close()
+            if not isinstance(answer, str):
+                return answer
             if time.monotonic() >= deadline:
-                raise Unreachable(f"the daemon at {self._driver.link.path} did not answer `{op}` in time: {trouble}")
+                raise self._no_answer(op, answer)
             time.sleep(0.02)
 
     def close(self, timeout: Optional[float] = None) -> None:
@@ -323,11 +289,7 @@ class Client(Core):
         # Not closed: whatever else is to be done at the end of the process may still log.
         self._finish(max(0.0, deadline - time.monotonic()), False)
 
-    def _after_fork(self) -> None:
-        super()._after_fork()
-        self._new_locks()
-
-    def _new_locks(self) -> None:
+    def _begin_waiting(self) -> None:
         self._lock = threading.Lock()
         self._holder = self._poller_is = 0
         self._polled_until = 0.0
@@ -344,24 +306,17 @@ class Client(Core):
                 raise
 
 
-class Bound:
+class Bound(BoundContext):
     """A client with a context: what :meth:`Client.session` gives."""
 
-    def __init__(self, client: Client, lot_id: Any, context: Dict[str, Any]):
-        self.client = client
-        self.context = context if lot_id is None else {**context, "lot_id": lot_id}
+    client: Client
 
     def log(self, items: Any, lot_id: Any = None, **more: Any) -> Receipt:
         """As :meth:`Client.log`, with this context; what is given here goes before it."""
-        context = {**self.context, **(more.pop("context", None) or {})}
-        return self.client.log(items, lot_id, context=context, **more)
+        return self.client.log(items, lot_id, **self._with(more))
 
     def flush(self, timeout: Optional[float] = None) -> bool:
         return self.client.flush(timeout)
-
-    def session(self, lot_id: Any = None, **context: Any) -> "Bound":
-        """With more context."""
-        return Bound(self.client, lot_id, {**self.context, **context})
 
     def __enter__(self) -> "Bound":
         return self
