@@ -83,6 +83,21 @@ class Aio(TestCase):
 
         self.run_with(work)
 
+    def test_a_call_whose_time_is_over_takes_no_time_from_the_others(self):
+        async def work(client, daemon):
+            await client.log([{"n": 0}], lot_id="L")
+            daemon.freeze()
+            patient = asyncio.ensure_future(client.log([{"n": 1}], lot_id="L", timeout=30))
+            await asyncio.sleep(0)
+            with self.assertRaises(lotlog.Unreachable):
+                await client.log([{"n": 2}], lot_id="L", timeout=0.2)
+            self.assertFalse(patient.done())
+            daemon.thaw()
+            self.assertEqual((await patient).records, 1)
+
+        daemon = self.run_with(work)
+        self.assertEqual([r["n"] for r in daemon.records("L")], [0, 1, 2])
+
     def test_a_cancelled_call_leaves_the_client_of_use(self):
         async def work(client, daemon):
             daemon.freeze()

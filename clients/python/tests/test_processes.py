@@ -156,6 +156,38 @@ class Processes(TestCase):
             self.assertEqual((client.stats()["pending"], client._driver.link.is_open), (0, False))
             self.assertEqual(sorted(r["n"] for r in self.place.records(lot)), sorted(taken))
 
+    def test_a_thread_whose_time_is_over_takes_no_time_from_the_others(self):
+        for away in (self.place.stop, self.place.freeze):
+            with self.subTest(away.__name__):
+                before = len(self.seen())
+                client = lotlog.Client(self.place.socket, timeout=30)
+                client.log([{"n": 0}], lot_id="L")
+                away()
+                patient = threading.Thread(target=client.log, args=([{"n": 1}],), kwargs={"lot_id": "L"})
+                failed = []
+
+                def impatient(client=client, failed=failed):
+                    try:
+                        client.log([{"n": 2}], lot_id="L", timeout=0.3)
+                    except lotlog.Unreachable as error:
+                        failed.append(error)
+
+                patient.start()
+                until("the first has handed its batch over", lambda client=client: client.stats()["pending"] == 1)
+                thread = threading.Thread(target=impatient)
+                thread.start()
+                thread.join()
+                self.assertTrue(patient.is_alive(), "it has time left")
+                (error,) = failed
+                self.assertEqual(error.unknown, away == self.place.freeze)
+                (self.place.thaw if error.unknown else self.place.start)()
+                patient.join()
+                client.log([{"n": 3}], lot_id="L")
+                client.close()
+                self.assertEqual(client.stats()["lost"], 0 if error.unknown else 1)
+                stored = [record["n"] for record in self.place.records("L")][before:]
+                self.assertEqual(stored, [0, 1, 2, 3] if error.unknown else [0, 1, 3])
+
     def test_a_thread_does_not_wait_for_anothers_answer(self):
         client = lotlog.Client(self.place.socket, timeout=5)
         client.log([{"n": 0}], lot_id="L")

@@ -391,7 +391,7 @@ class Trouble(SpoolCase):
     def test_a_full_spool_is_a_counted_loss(self):
         self.place.stop()
         client = self.client()
-        client._spool.max_bytes = 1000
+        client._spool.max_bytes = 2 * 4096 + 100
         receipts = [client.log([{"pad": "x" * 300}], lot_id="L") for _ in range(5)]
         self.assertEqual(sum(receipt.spooled for receipt in receipts), 2)
         self.assertEqual(client.stats()["lost"], 3)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, Mapping, Optional, TypeVar, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, TypeVar, Union
 
 from . import _encode, _lives, _places
 from ._deliver import Delivery
@@ -117,6 +117,8 @@ class Core:
         self._forgotten_seen = 0
         #: Settled receipts with callbacks that are to be called once nothing is in hand.
         self._to_call: List[Receipt] = []
+        #: Calls that wait for their receipts, and until when.
+        self._awaited: List[Tuple[Receipt, float]] = []
         self._begin_waiting()
         if self._mode != "off":
             _lives.register(self)
@@ -130,7 +132,7 @@ class Core:
         self._driver = Driver(self._driver.link.path, self._session, self._settle)
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._pid = os.getpid()
-        self._to_call, self._to_say = [], []
+        self._to_call, self._to_say, self._awaited = [], [], []
         self._warned = {}
         self._forgotten_seen = 0
         _lives.idle(self)
@@ -261,9 +263,13 @@ class Core:
             "directory, or did a power cut take batches that were only `written`?",
         )
 
-    def _give_up(self, timeout: float) -> None:
-        """Nothing pending is waited for any longer: it goes to the spool, or its receipts fail."""
+    def _give_up(self, timeout: float, receipt: Optional[Receipt] = None) -> None:
+        """Nothing pending is waited for any longer: it goes to the spool, or its receipts fail. Where a call's time is over
+        and others have time left, only what that call handed over."""
         session = self._session
+        if receipt is not None and self._on_failure != "spool" and self._others_wait(receipt):
+            self._withdraw(timeout, receipt)
+            return
         fatal = session.fatal
         why = session.trouble or f"the daemon at {self._driver.link.path} gave no answer"
         self._driver.lose(f"given up after {timeout:g} s", True, time.monotonic())
@@ -285,6 +291,21 @@ class Core:
                 self._counts["lost_records"] += batch.records
                 error = Unreachable(f"not stored in {timeout:g} s: {why}")
             self._not_stored(batch, error)
+
+    def _others_wait(self, receipt: Receipt) -> bool:
+        now = time.monotonic()
+        return any(other is not receipt and not other.done() and until > now for other, until in self._awaited)
+
+    def _withdraw(self, timeout: float, receipt: Receipt) -> None:
+        why = self._session.trouble or f"the daemon at {self._driver.link.path} gave no answer"
+        gone, left = self._session.withdraw(receipt)
+        for batch in gone:
+            self._counts["lost"] += 1
+            self._counts["lost_records"] += batch.records
+            self._not_stored(batch, Unreachable(f"not stored in {timeout:g} s: {why}"))
+        for batch in left:  # what becomes of it is counted once it is known
+            text = f"no answer in {timeout:g} s, so the batch may be stored or not: {why}"
+            self._not_stored(Batch(b"", batch.records, receipt), Unreachable(text, True))
 
     def _keep_bodies(self, bodies: List[Body], receipt: Receipt) -> None:
         """Right into the spool, under a session of their own."""

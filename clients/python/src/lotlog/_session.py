@@ -299,6 +299,23 @@ class Session:
         self.trouble = why
         self.back_off(now)
 
+    def withdraw(self, receipt: Receipt) -> Tuple[List[Batch], List[Batch]]:
+        """Takes back what one call has handed over: the batches that were never sent, which are gone, and those that were,
+        which stay and have nobody to tell."""
+        sent = max(self.in_flight, self._stale_span if self.stale else 0)
+        while sent < len(self.pending) and self.pending[sent].maybe_stored:
+            sent += 1
+        known = list(self.pending)
+        left = [batch for batch in known[:sent] if batch.receipt is receipt]
+        for batch in left:
+            batch.receipt = None
+        gone = [batch for batch in self._displaced + known[sent:] if batch.receipt is receipt]
+        self.pending = deque(known[:sent] + [batch for batch in known[sent:] if batch.receipt is not receipt])
+        self._displaced = [batch for batch in self._displaced if batch.receipt is not receipt]
+        self.pending_bytes -= sum(len(batch.body) for batch in gone)
+        self.settled += len(gone)
+        return gone, left
+
     def abandon(self) -> List[Tuple[str, int, Batch]]:
         """Gives everything pending up, with the session and number that it must be sent under, if ever, and begins a new
         session. The connection must be gone."""

@@ -19,6 +19,8 @@ from typing import List, NamedTuple, Optional, Set
 MAX_FILE_BYTES = 4 << 20
 #: The whole spool, at most, in bytes: beyond it batches are lost, and counted.
 MAX_SPOOL_BYTES = 1 << 30
+#: A file takes a multiple of this on the disk; so the limit is one for the number of files, too.
+_BLOCK_BYTES = 4096
 #: Unfinished files older than this were left by a process that died.
 _LEFTOVER_SECONDS = 3600
 #: How much of the spool is used is looked up at most so often; a limit for it is no exact one.
@@ -96,7 +98,7 @@ class Spool:
             except OSError:
                 pass
             raise
-        self._used_bytes += sum(map(len, lines))
+        self._used_bytes += -(-sum(map(len, lines)) // _BLOCK_BYTES) * _BLOCK_BYTES
         self._sync_directory()
 
     def _sync_directory(self) -> None:
@@ -139,7 +141,7 @@ class Spool:
             with os.scandir(self.directory) as entries:
                 for entry in entries:
                     try:
-                        total += entry.stat().st_size
+                        total += -(-entry.stat().st_size // _BLOCK_BYTES) * _BLOCK_BYTES
                     except OSError:  # delivered meanwhile
                         pass
         except FileNotFoundError:

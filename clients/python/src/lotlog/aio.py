@@ -77,8 +77,14 @@ class AsyncClient(Core):
             self._keep_bodies(bodies, receipt)
         else:
             await self._submit(bodies, receipt, started, time_given)
-            if wait and not await self._pump(receipt.done, started, time_given):
-                self._give_up(time_given)
+            waiting = (receipt, started + time_given)
+            self._awaited += [waiting] if wait else []
+            try:
+                if wait and not await self._pump(receipt.done, started, time_given):
+                    self._give_up(time_given, receipt)
+            finally:
+                if waiting in self._awaited:
+                    self._awaited.remove(waiting)
         self._call_back()
         if receipt.error is not None and self._on_failure == "raise" and wait:
             raise receipt.error

@@ -73,12 +73,22 @@ class Client(Core):
                 self._keep_bodies(bodies, receipt)
         else:
             self._submit(bodies, receipt, started, time_given)
-            if wait and not self._pump(receipt.done, started, time_given):
-                self._lose_all(time_given, receipt)
+            if wait and not receipt.done():
+                self._await(receipt, started, time_given)
         self._call_back()
         if receipt.error is not None and self._on_failure == "raise" and wait:
             raise receipt.error
         return receipt
+
+    def _await(self, receipt: Receipt, started: float, timeout: float) -> None:
+        waiting = (receipt, started + timeout)
+        self._awaited.append(waiting)
+        try:
+            if not self._pump(receipt.done, started, timeout):
+                self._lose_all(timeout, receipt)
+        finally:
+            if waiting in self._awaited:  # not in a child that was forked meanwhile
+                self._awaited.remove(waiting)
 
     def _submit(self, bodies: List[Body], receipt: Receipt, started: float, timeout: float) -> None:
         for at, body in enumerate(bodies):
@@ -157,7 +167,7 @@ class Client(Core):
         with self._lock:
             self._holder = threading.get_ident()
             if receipt is None or not receipt.done():
-                self._give_up(timeout)
+                self._give_up(timeout, receipt)
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 waiter.release()
