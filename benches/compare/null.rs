@@ -18,6 +18,8 @@ use crate::records::Composer;
 /// One read takes at most so much: more than a socket holds.
 const READ_BYTES: usize = 256 << 10;
 const MAX_EVENTS: usize = 256;
+/// Most lot files that it holds open: a process may have no more than some 20,000 in many places.
+const MOST_OPEN_LOTS: usize = 16 << 10;
 /// The journal is written over from its beginning when it is full, as a daemon does that recycles its segments.
 const JOURNAL_BYTES: u64 = 256 << 20;
 const LISTENER: u64 = u64::MAX;
@@ -195,6 +197,11 @@ impl Null {
         let name = String::from_utf8_lossy(lot).into_owned() + ".jsonl";
         let mut file = OpenOptions::new().append(true).create(true).open(self.lots_dir.join(name))?;
         file.write_all(&self.lines)?;
+        if self.lots.len() >= MOST_OPEN_LOTS {
+            // Any will do: which is the oldest takes a book that this does not keep.
+            let any = self.lots.keys().next().cloned();
+            any.and_then(|lot| self.lots.remove(&lot));
+        }
         self.lots.insert(lot.to_vec(), file);
         Ok(())
     }
