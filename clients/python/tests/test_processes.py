@@ -248,7 +248,7 @@ class Processes(TestCase):
         run = self.python(code, self.place.socket)
         self.assertEqual(run.returncode, 0, run.stderr)
         seconds, *unknown = run.stdout.split()
-        self.assertLess(float(seconds), 3.5, "2 s, and a busy machine")
+        self.assertLess(float(seconds), 4.5, "2 s, not 2 s for each, and a busy machine")
         self.assertEqual(unknown, ["True"] * 4)
         self.place.thaw()
 
