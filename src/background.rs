@@ -3,26 +3,32 @@
 //! In tests a lane runs inline, one storage step at a time, so that a schedule can be replayed.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 pub use crate::chore::{Chore, Chored};
 use crate::frame::{HEADER_BYTES, Header, segment_name};
+use crate::marker::{clear_marker, write_marker};
 use crate::queue::Bell;
-use crate::storage::{Dir, File, How, Storage, StorageError, WRITE_BYTES};
+use crate::storage::{Dir, Dirty, File, How, Storage, StorageError, WRITE_BYTES};
 
 /// How long a job that cannot go on rests.
 const STALL: Duration = Duration::from_millis(250);
-/// Of so many rests one is worth a word: about once a minute.
+/// After each piece of the lot files that the kernel begins to write before they are synced, others have the disk for so
+/// long: the flush of a journal sync takes with it whatever the disk was given before.
+const REST: Duration = Duration::from_millis(1);
+/// Such a piece is no smaller than this, in bytes ...
+const PIECE_BYTES: u64 = 256 << 10;
+/// ... and there are no more of them in one checkpoint, so that it is not late for its rests.
+const MOST_PIECES: u64 = 500;
+/// Of so many stalls one is worth a word: about once a minute.
 const STALLS_PER_WORD: u32 = 240;
 
 /// The lane that keeps the archive: everything else comes before it.
 pub const KEEPING: &str = "keeping";
 /// As far as niceness goes.
 const LOWEST_PRIORITY: i32 = 19;
-
-/// Says that lot syncs of a checkpoint or of recovery are under way, and in which boot.
-pub const SYNCING_MARKER: &str = "syncing";
 
 /// A segment ready for its first frame.
 #[derive(Debug)]
@@ -52,8 +58,14 @@ pub enum Job {
     },
     /// Sync these lot files under the marker.
     SyncLots {
-        /// The files, and how long each is at least.
-        files: VecDeque<(File, u64)>,
+        /// The files.
+        files: VecDeque<Dirty>,
+        /// So many of them, from the first, the kernel has begun to write to the disk.
+        begun: usize,
+        /// What it has begun to write since the last rest, and what it may at a time, in bytes.
+        bytes: u64,
+        /// See `bytes`.
+        most: u64,
         /// Files that are closed after their sync.
         evicted: VecDeque<File>,
         /// Whether the `lots` directory has new names.
@@ -115,11 +127,20 @@ enum Step {
     End(Done),
     /// There is more to do.
     More,
+    /// There is more to do, after a moment in which others have the disk.
+    Rest,
     /// It cannot go on now; try again.
     Stalled(StorageError),
 }
 
 impl Job {
+    /// A sync of lot files.
+    pub fn sync_lots(files: VecDeque<Dirty>, evicted: VecDeque<File>, names: bool) -> Job {
+        let all: u64 = files.iter().map(|dirty| dirty.bytes - dirty.from).sum();
+        let most = PIECE_BYTES.max(all / MOST_PIECES);
+        Job::SyncLots { files, begun: 0, bytes: 0, most, evicted, names, marked: false }
+    }
+
     /// A sync of the journal.
     pub fn sync_journal(files: impl IntoIterator<Item = File>) -> Job {
         Job::SyncJournal { files: files.into_iter().collect(), begun: None }
@@ -147,7 +168,7 @@ impl Job {
                     Err(error) => Step::End(Done::Failed(storage.stop(error))),
                 }
             }
-            Job::SyncLots { files, evicted, names, marked } => {
+            Job::SyncLots { files, begun, bytes, most, evicted, names, marked } => {
                 let result = if !*marked {
                     match write_marker(storage) {
                         // No space or no descriptor, for now: nothing has been promised yet.
@@ -157,7 +178,22 @@ impl Job {
                             result
                         }
                     }
-                } else if let Some((file, bytes)) = files.pop_front() {
+                } else if let Some(dirty) = files.get_mut(*begun) {
+                    let piece = (dirty.bytes - dirty.from).min(*most - *bytes);
+                    if piece > 0 {
+                        dirty.file.begin_write_back(dirty.from, piece);
+                        dirty.from += piece;
+                        *bytes += piece;
+                    }
+                    if dirty.from == dirty.bytes {
+                        *begun += 1;
+                    }
+                    if *bytes == *most {
+                        *bytes = 0;
+                        return Step::Rest;
+                    }
+                    return Step::More;
+                } else if let Some(Dirty { file, bytes, .. }) = files.pop_front() {
                     file.sync().map(|()| tell_of_loss(&file, bytes))
                 } else if let Some(file) = evicted.pop_front() {
                     file.sync()
@@ -194,53 +230,6 @@ impl Job {
             }
         }
     }
-}
-
-/// Length of the marker's text: a boot id with room. It is written over in place, so that it needs no space.
-const MARKER_BYTES: usize = 64;
-/// Length of its file: btrfs keeps smaller ones among its metadata, and there nothing is written over in place.
-const MARKER_FILE_BYTES: u64 = 4096;
-
-/// Says, durably, that lot syncs are under way in this boot.
-///
-/// # Errors
-/// Of the storage.
-pub fn write_marker(storage: &Storage) -> Result<(), StorageError> {
-    let file = put_marker(storage, &storage.boot_id())?;
-    file.sync()?;
-    storage.sync_dir(Dir::Journal)
-}
-
-/// Says that no lot syncs are under way. Needs no sync: after a power cut another boot's word means nothing.
-///
-/// # Errors
-/// Of the storage.
-pub fn clear_marker(storage: &Storage) -> Result<(), StorageError> {
-    put_marker(storage, "").map(drop)
-}
-
-fn put_marker(storage: &Storage, boot_id: &str) -> Result<File, StorageError> {
-    let file = storage.open(Dir::Journal, SYNCING_MARKER, How::Write)?;
-    if file.stat()?.bytes < MARKER_FILE_BYTES {
-        file.allocate(MARKER_FILE_BYTES)?;
-    }
-    file.write_all(0, format!("{boot_id:<MARKER_BYTES$}").as_bytes()).map_err(|(_, e)| e)?;
-    Ok(file)
-}
-
-/// Whether lot syncs were under way in this boot when somebody last wrote the marker.
-///
-/// # Errors
-/// Of the storage.
-pub fn is_marked(storage: &Storage) -> Result<bool, StorageError> {
-    let file = match storage.open(Dir::Journal, SYNCING_MARKER, How::Read) {
-        Ok(file) => file,
-        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(e),
-    };
-    let mut text = [0; MARKER_BYTES];
-    let got = file.read_full(0, &mut text)?;
-    Ok(text[..got].trim_ascii_end() == storage.boot_id().as_bytes())
 }
 
 fn prepare(storage: &Storage, header: Header, old: Option<u64>) -> Done {
@@ -316,8 +305,17 @@ pub struct Lane(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Thread { jobs: mpsc::Sender<Job>, done: mpsc::Receiver<Done>, bell: Arc<OnceLock<Bell>> },
-    Inline { storage: StorageBox, jobs: VecDeque<Job> },
+    Thread {
+        jobs: mpsc::Sender<Job>,
+        done: mpsc::Receiver<Done>,
+        bell: Arc<OnceLock<Bell>>,
+        /// Somebody waits for the job's end.
+        hurry: Arc<AtomicBool>,
+    },
+    Inline {
+        storage: StorageBox,
+        jobs: VecDeque<Job>,
+    },
 }
 
 struct StorageBox(Storage);
@@ -338,6 +336,8 @@ impl Lane {
         let (outbox, done) = mpsc::channel();
         let bell = Arc::new(OnceLock::<Bell>::new());
         let rings = bell.clone();
+        let hurry = Arc::new(AtomicBool::new(false));
+        let hurries = hurry.clone();
         let yields = name == KEEPING;
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             if yields {
@@ -350,6 +350,8 @@ impl Lane {
                     match job.step(&storage) {
                         Step::End(end) => break end,
                         Step::More => {}
+                        Step::Rest if hurries.load(Relaxed) => {}
+                        Step::Rest => std::thread::sleep(REST),
                         Step::Stalled(error) => {
                             if stalls.is_multiple_of(STALLS_PER_WORD) {
                                 tracing::warn!(%error, "background work waits, and goes on by itself");
@@ -368,7 +370,7 @@ impl Lane {
                 }
             }
         })?;
-        Ok(Lane(Kind::Thread { jobs, done, bell }))
+        Ok(Lane(Kind::Thread { jobs, done, bell, hurry }))
     }
 
     /// From now on the lane rings at the end of each job.
@@ -411,8 +413,11 @@ impl Lane {
 
     /// Waits for a job's end. Only for a lane that has been given one.
     pub fn wait(&mut self) -> Done {
-        if let Kind::Thread { done, .. } = &mut self.0 {
-            return done.recv().unwrap_or_else(|_| gone());
+        if let Kind::Thread { done, hurry, .. } = &mut self.0 {
+            hurry.store(true, Relaxed);
+            let end = done.recv().unwrap_or_else(|_| gone());
+            hurry.store(false, Relaxed);
+            return end;
         }
         loop {
             if let Some(end) = self.poll() {

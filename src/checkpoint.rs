@@ -115,7 +115,7 @@ impl Vault {
         let (files, evicted, names) = self.lots.take_dirty();
         let lots_synced = files.is_empty() && evicted.is_empty() && !names;
         if !lots_synced {
-            self.checkpointing.lane.submit(Job::SyncLots { files, evicted, names, marked: false });
+            self.checkpointing.lane.submit(Job::sync_lots(files, evicted, names));
         }
         let next_lsn = self.next_lsn;
         self.checkpointing.under_way = Some(UnderWay { id, begin, next_lsn, cursor: Some(0), lots_synced });

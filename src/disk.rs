@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,6 +13,7 @@ use rustix::fs::{
     ResolveFlags, XattrFlags,
 };
 
+use crate::places::make_dirs;
 use crate::storage::{Dir, Disk, DiskFile, How, Stat};
 
 /// Mode of every file under DATA, whatever the umask.
@@ -85,7 +87,7 @@ impl RealDisk {
             let path = path.to_owned();
             move |source| take_error(path, source)
         };
-        make_dirs(path).map_err(io_error(path))?;
+        make_dirs(path, DIR_MODE).map_err(io_error(path))?;
         let held = |error: io::Error, at: &Path| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 let pid = fs::read_to_string(path.join("lock")).unwrap_or_default();
@@ -118,7 +120,7 @@ impl RealDisk {
             .set_len(0)
             .and_then(|()| lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
         for name in ["lots", "journal", "quarantine"] {
-            make_dirs(&path.join(name)).map_err(io_error(&path.join(name)))?;
+            make_dirs(&path.join(name), DIR_MODE).map_err(io_error(&path.join(name)))?;
         }
         let mut disk = RealDisk::look(path)?;
         disk._locks = Some((data, lock));
@@ -238,37 +240,6 @@ fn boot_id() -> String {
         Ok(id) => id.trim().to_owned(),
         Err(_) => uuid::Uuid::new_v4().to_string(),
     }
-}
-
-/// Makes a directory and its missing parents, each synced into its own parent. So is one that is there: the
-/// start that made it may have died before that.
-fn make_dirs(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() {
-        return match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
-            // Then it was somebody else who made it, or its file system does not sync directories.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::PermissionDenied
-                        | io::ErrorKind::InvalidInput
-                        | io::ErrorKind::Unsupported
-                ) =>
-            {
-                Ok(())
-            }
-            result => result,
-        };
-    }
-    make_dirs(parent)?;
-    match fs::DirBuilder::new().mode(DIR_MODE).create(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        // Something else has its name.
-        Err(_) if !path.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
-        Err(_) => {}
-        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(DIR_MODE))?,
-    }
-    fs::File::open(parent)?.sync_all()
 }
 
 impl Disk for RealDisk {
@@ -424,6 +395,11 @@ impl DiskFile for RealFile {
 
     fn stat(&self) -> io::Result<Stat> {
         Ok(stat_of(&rustix::fs::fstat(self.0.as_fd())?))
+    }
+
+    fn begin_write_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        // Linux begins to write what is dirty, and drops only what is not.
+        Ok(rustix::fs::fadvise(self.0.as_fd(), offset, NonZeroU64::new(bytes), Advice::DontNeed)?)
     }
 
     fn drop_cache(&self) -> io::Result<()> {

@@ -7,11 +7,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::archive::{ARCHIVE_DIR, LOT_DIR_PREFIX, ROTATING_NAME, number_of};
-use crate::background::{PREPARING_SUFFIX, SYNCING_MARKER};
+use crate::background::PREPARING_SUFFIX;
 use crate::batch::decode_stem;
 use crate::findings::{Finding, Report};
 use crate::frame::segment_number;
 use crate::lots::{FRESH_SUFFIX, LOT_SUFFIX, SEAL_SUFFIX, SEALING_SUFFIX};
+use crate::marker::SYNCING_MARKER;
 use crate::rebase::REBASE_NAME;
 
 /// Mode of files and of directories under DATA.

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 
-use crate::storage::{Dir, File, Storage, StorageError};
+use crate::storage::{Dir, Dirty, File, Storage, StorageError};
 
 /// Suffix of a lot file.
 pub const LOT_SUFFIX: &str = ".jsonl";
@@ -56,6 +56,8 @@ pub(crate) struct Slot {
     pub(crate) id: Option<(u64, u64)>,
     /// Its length, as we left it.
     pub(crate) bytes: u64,
+    /// Its length when a checkpoint last took it, or it was met.
+    pub(crate) taken: u64,
     /// Its length once everything journalled is in it.
     pub(crate) planned: u64,
     /// Holds bytes that no checkpoint has taken yet.
@@ -226,6 +228,7 @@ impl Lots {
             file: None,
             id,
             bytes,
+            taken: bytes,
             planned: bytes,
             dirty: false,
             recent: true,
@@ -382,12 +385,13 @@ impl Lots {
     }
 
     /// Gives every file with unsynced bytes to a checkpoint, and whether names were made.
-    pub fn take_dirty(&mut self) -> (VecDeque<(File, u64)>, VecDeque<File>, bool) {
+    pub fn take_dirty(&mut self) -> (VecDeque<Dirty>, VecDeque<File>, bool) {
         let mut files = VecDeque::new();
         for slot in self.slots.iter_mut().flatten() {
             if slot.dirty {
                 slot.dirty = false;
-                files.extend(slot.file.clone().map(|file| (file, slot.bytes)));
+                let from = std::mem::replace(&mut slot.taken, slot.bytes).min(slot.bytes);
+                files.extend(slot.file.clone().map(|file| Dirty { file, from, bytes: slot.bytes }));
             }
         }
         self.round += 1;

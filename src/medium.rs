@@ -69,6 +69,11 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
     /// `fdatasync`.
     fn sync(&self) -> io::Result<()>;
+    /// Asks the kernel to begin writing these bytes to the disk, and waits for nothing: a sync that comes later has less
+    /// to do.
+    fn begin_write_back(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Cuts or extends to a length.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
     /// Allocates blocks up to a length.

@@ -1,5 +1,5 @@
 //! Where things are unless somebody says: the data directory and the socket, found from the environment by
-//! rules that daemon and clients share. Knows no settings.
+//! rules that daemon and clients share; and the making of directories that last. Knows no settings.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -157,6 +157,40 @@ pub fn verify_private(dir: &Path, uid: u32) -> Result<(), PlaceError> {
     Err(PlaceError(format!(
         "the socket's directory {dir:?} {wrong}, so somebody else could listen there: {advice}"
     )))
+}
+
+/// Makes a directory and its missing parents, each synced into its own parent. So is one that is there: the
+/// start that made it may have died before that.
+///
+/// # Errors
+/// Of the system.
+pub fn make_dirs(path: &Path, mode: u32) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
+            // Then it was somebody else who made it, or its file system does not sync directories.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::InvalidInput
+                        | io::ErrorKind::Unsupported
+                ) =>
+            {
+                Ok(())
+            }
+            result => result,
+        };
+    }
+    make_dirs(parent, mode)?;
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        // Something else has its name.
+        Err(_) if !path.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+        Err(_) => {}
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode))?,
+    }
+    fs::File::open(parent)?.sync_all()
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 
-use crate::background::write_marker;
 use crate::chain::{self, MOST, contradiction};
 use crate::frame::{BatchFrame, Content, Frame, Position, SessionRow};
 use crate::lots::{Birth, FRESH_SUFFIX, file_name};
+use crate::marker::write_marker;
 use crate::quarantine::{self, Piece};
 use crate::rebase;
 use crate::rewrite::{Files, LotRedo, each_chunk, first_line, write_batch};

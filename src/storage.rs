@@ -384,10 +384,26 @@ impl File {
         Err(self.storage.failed(format!("look at {}", self.path), source))
     }
 
+    /// Has the kernel begin to write these bytes to the disk. Best effort: the sync that follows tells what came of it.
+    pub fn begin_write_back(&self, offset: u64, bytes: u64) {
+        let _ = self.file.begin_write_back(offset, bytes);
+    }
+
     /// Makes the next read come from the disk. Best effort: a file system without a cache has none to drop.
     pub fn drop_cache(&self) {
         let _ = self.file.drop_cache();
     }
+}
+
+/// A file that a checkpoint is to sync.
+#[derive(Debug)]
+pub struct Dirty {
+    /// The file.
+    pub file: File,
+    /// An earlier one took what stands before this.
+    pub from: u64,
+    /// Its length at least.
+    pub bytes: u64,
 }
 
 /// A file that is read from its start to its end.

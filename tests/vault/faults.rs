@@ -52,6 +52,8 @@ fn allowed(call: &str, errno: i32) -> May {
         _ if errno == EINTR => May::PassUnseen,
         // When a file began: nobody relies on it.
         ("note" | "ask", _) => May::PassUnseen,
+        // The sync that follows tells.
+        ("begin", _) => May::PassUnseen,
         // One that finds no space has changed nothing.
         ("rename", "journal/rotating") if space => May::PassUnseen,
         ("rename", _) if space => NO_SPACE,

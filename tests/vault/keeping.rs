@@ -404,3 +404,47 @@ fn a_call_of_a_compression_that_fails_stops_the_daemon_only_where_a_directory_is
     println!("{runs} runs, {stops} stops");
     assert!(runs > 50 && stops > 5, "{runs} runs, {stops} stops");
 }
+
+#[test]
+fn a_checkpoint_has_lot_files_written_in_pieces_before_it_syncs_them() {
+    let config = VaultConfig { segment_bytes: 8 << 20, ..VaultConfig::default() };
+    let mut keeper = Keeper::new(&config);
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (looks, calls) = (said.clone(), said.clone());
+    keeper.disk.set_look(Box::new(move |what| {
+        if what.starts_with("begin lots/") {
+            looks.lock().unwrap().push(what.to_owned());
+        }
+        Ok(())
+    }));
+    keeper.disk.set_hook(Box::new(move |_, what| {
+        if what.starts_with("sync lots/") {
+            calls.lock().unwrap().push(what.to_owned());
+        }
+        Ok(())
+    }));
+    let mut before = 0;
+    for seq in 1..=2 {
+        let batch = |lot| keeper.farm.send(lot, lot, seq, Durability::Synced, 1, 1 << 20);
+        let group = ["A", "B"].map(batch).into();
+        commit(&mut keeper.vault, group, &keeper.around).unwrap();
+        let length = keeper.with_world(|world| world.read(Dir::Lots, "A.jsonl")).unwrap().len() as u64;
+        for _ in 0..200 {
+            keeper.pass(MINUTE);
+        }
+        let said = std::mem::take(&mut *said.lock().unwrap());
+        let (pieces, syncs): (Vec<_>, Vec<_>) = said.iter().partition(|what| what.starts_with("begin"));
+        assert!(said[..pieces.len()].iter().all(|what| what.starts_with("begin")), "{said:?}");
+        assert!(syncs.iter().any(|what| *what == "sync lots/A.jsonl"), "{said:?}");
+        // All that came since the last checkpoint, in order, a little at a time.
+        let mut at = before;
+        for piece in pieces.iter().filter_map(|what| what.strip_prefix("begin lots/A.jsonl ")) {
+            let (from, bytes) = piece.split_once(' ').unwrap();
+            let (from, bytes): (u64, u64) = (from.parse().unwrap(), bytes.parse().unwrap());
+            assert!(from == at && bytes <= 256 << 10, "{said:?}");
+            at += bytes;
+        }
+        assert_eq!(at, length, "{said:?}");
+        before = length;
+    }
+}

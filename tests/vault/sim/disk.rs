@@ -650,6 +650,10 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn begin_write_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.disk.looks(|| format!("{} {offset} {bytes}", self.named("begin")))
+    }
+
     fn set_modified(&self, seconds: i64) -> io::Result<()> {
         self.disk.call(&self.named("date"))?;
         self.disk.world.lock().unwrap().inode(self.inode).modified = seconds;
