@@ -298,6 +298,8 @@ fn what_becomes_of_archived_files_is_counted() {
     let socket = place.path().join("again.sock");
     let flags = ["--metrics", socket.to_str().unwrap(), "--retain-bytes", "1B"];
     let daemon = daemon.restart(&flags);
+    // It listens for producers a moment earlier.
+    until("the page is served", || socket.exists().then_some(()));
     let page = until("all five are removed", || {
         let page = At::Unix(socket.clone()).scrape();
         (page.value("lotlogd_archive_removed_files_total") == 5.0).then_some(page)
