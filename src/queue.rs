@@ -36,9 +36,9 @@ pub enum Submission {
 /// A mailbox that was emptied keeps room for so many answers, because thousands of connections are idle.
 pub const KEPT_ANSWERS: usize = 16;
 
-/// So many connections at most have their replies sent at once, by who answers: more are left to those whose work
-/// it is, while the vault goes on.
-const EXPRESS_CONNECTIONS: usize = 4;
+/// So many answers of a turn at most are delivered by who answers: more are left to those whose work it is, while the
+/// vault goes on.
+const EXPRESS_ANSWERS: usize = 4;
 
 /// Sends a connection's replies for it while it sleeps: to wake it takes as long as all the rest of a reply's way.
 pub trait Express: std::fmt::Debug + Send + Sync {
@@ -134,6 +134,8 @@ fn empty(answers: &mut Vec<(u64, Outcome)>) {
 pub struct Answers {
     /// Mailboxes that were filled and not yet rung.
     quiet: Vec<Arc<Mailbox>>,
+    /// Answers since then.
+    count: usize,
 }
 
 impl Answers {
@@ -141,6 +143,7 @@ impl Answers {
     pub fn give(&mut self, mut ticket: Ticket, outcome: Outcome) {
         // First: who has the reply may count on the room.
         ticket.held = None;
+        self.count += 1;
         if let Some(mailbox) = ticket.mailbox.take()
             && mailbox.put_quietly(ticket.slot, outcome)
         {
@@ -150,7 +153,7 @@ impl Answers {
 
     /// Lets everybody hear who was answered since the last time.
     pub fn ring(&mut self) {
-        let few = self.quiet.len() <= EXPRESS_CONNECTIONS;
+        let few = std::mem::take(&mut self.count) <= EXPRESS_ANSWERS;
         for mailbox in self.quiet.drain(..) {
             if few { mailbox.deliver() } else { mailbox.filled.notify_one() }
         }
