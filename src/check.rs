@@ -9,7 +9,9 @@ use rustix::fs::{Access, FlockOperation};
 use crate::config::Config;
 use crate::door::{self, BindError};
 use crate::scrape;
+use crate::shelf;
 use crate::storage::Dir;
+use crate::verify;
 
 /// One thing that was looked at.
 #[derive(Debug)]
@@ -36,13 +38,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything a start with `config` would touch. Does not read the journal: that is `lotlog verify`'s work.
+/// Looks at everything a start with `config` would touch; the journal is read as far as a start judges it.
 pub fn check(config: &Config) -> Vec<Finding> {
     let finding = |what: &str, state| Finding { what: what.to_owned(), state };
     let mut findings = vec![
         finding("configuration", Ok("valid".to_owned())),
         finding("data directory", data_dir(&config.data_dir)),
         finding("lock", lock(&config.data_dir)),
+        finding("journal", journal(&config.data_dir)),
         finding("space", space(config)),
         finding("socket", socket(config)),
     ];
@@ -67,8 +70,14 @@ fn data_dir(path: &Path) -> Result<String, String> {
     }
     for name in [Dir::Lots, Dir::Journal, Dir::Quarantine, Dir::Archive].map(Dir::prefix) {
         let path = path.join(name.trim_end_matches('/'));
-        if path.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
-            return Err(format!("{} is not a directory: move it away", path.display()));
+        match path.symlink_metadata() {
+            Ok(found) if !found.is_dir() => {
+                return Err(format!("{} is not a directory: move it away", path.display()));
+            }
+            Ok(_) if rustix::fs::access(&path, Access::WRITE_OK | Access::EXEC_OK).is_err() => {
+                return Err(format!("{} may not be written by this user: chown it", path.display()));
+            }
+            _ => {}
         }
     }
     Ok(if there == path { path.display().to_string() } else { format!("{} will be made", path.display()) })
@@ -76,15 +85,40 @@ fn data_dir(path: &Path) -> Result<String, String> {
 
 fn lock(data_dir: &Path) -> Result<String, String> {
     let path = data_dir.join("lock");
-    let file = match std::fs::File::open(&path) {
+    match path.symlink_metadata() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok("free".to_owned()),
-        Err(e) => return Err(format!("{}: {e}", path.display())),
-        Ok(file) => file,
-    };
+        Ok(found) if !found.is_file() => {
+            return Err(format!("{} is no file: remove it", path.display()));
+        }
+        _ => {}
+    }
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path);
+    let file = file.map_err(|e| format!("{}: {e}: chown it to this user", path.display()))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok("free".to_owned()),
         Err(_) => Err(format!("{} is held by another lotlogd", data_dir.display())),
     }
+}
+
+fn journal(data_dir: &Path) -> Result<String, String> {
+    let there = |name: &str| data_dir.join(name).is_dir();
+    if !there("journal") && !there("lots") {
+        return Ok("will be made".to_owned());
+    }
+    if verify::is_held(data_dir) {
+        return Ok("the running daemon has it, so it is not read".to_owned());
+    }
+    if !there("journal") {
+        let lots = shelf::stems(data_dir).map_err(|e| format!("{}: {e}", data_dir.display()))?;
+        return match lots.as_slice() {
+            [] => Ok("will be made".to_owned()),
+            _ => {
+                Err("there are lot files, but no journal/: restore DATA as a whole, or move it aside"
+                    .to_owned())
+            }
+        };
+    }
+    verify::look_at_journal(data_dir)
 }
 
 fn space(config: &Config) -> Result<String, String> {

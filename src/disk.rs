@@ -15,6 +15,7 @@ use rustix::fs::{
 
 use crate::places::make_dirs;
 use crate::storage::{Dir, Disk, DiskFile, How, Stat};
+pub use crate::taking::TakeError;
 
 /// Mode of every file under DATA, whatever the umask.
 const FILE_MODE: u32 = 0o640;
@@ -44,39 +45,6 @@ pub struct RealDisk {
     _locks: Option<(fs::File, fs::File)>,
 }
 
-/// Why DATA could not be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum TakeError {
-    /// Another daemon has it.
-    #[error(
-        "{path} is held by another lotlogd (pid {pid}): stop that one first, or give this one its own --data-dir"
-    )]
-    Held {
-        /// DATA.
-        path: PathBuf,
-        /// What the lock file says, `unknown` where it says nothing.
-        pid: String,
-    },
-    /// The disk failed.
-    #[error("{path}: {source}; lotlogd does not start: check the disk, then start it again")]
-    Failed {
-        /// The path at fault.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The system refused.
-    #[error(
-        "{path} cannot be used as the data directory: {source}; make it a directory that this user may write"
-    )]
-    Io {
-        /// The path at fault.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
 impl RealDisk {
     /// Makes DATA with its directories where they are missing, durable with their new parents, and locks it.
     ///
@@ -85,7 +53,7 @@ impl RealDisk {
     pub fn take(path: &Path) -> Result<RealDisk, TakeError> {
         let io_error = |path: &Path| {
             let path = path.to_owned();
-            move |source| take_error(path, source)
+            move |source| TakeError::of(path, source)
         };
         make_dirs(path, DIR_MODE).map_err(io_error(path))?;
         let held = |error: io::Error, at: &Path| match error.kind() {
@@ -94,7 +62,7 @@ impl RealDisk {
                 let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_owned();
                 TakeError::Held { path: path.to_owned(), pid }
             }
-            _ => take_error(at.to_owned(), error),
+            _ => TakeError::of(at.to_owned(), error),
         };
         // The directory too: somebody may remove the lock file, and a new one would be another lock.
         let data = fs::File::open(path).map_err(io_error(path))?;
@@ -132,12 +100,25 @@ impl RealDisk {
     /// # Errors
     /// [`TakeError::Io`].
     pub fn look(path: &Path) -> Result<RealDisk, TakeError> {
+        RealDisk::open(path, "lots")
+    }
+
+    /// As [`RealDisk::look`], where `lots` is gone: then there are no lots to read.
+    ///
+    /// # Errors
+    /// [`TakeError::Io`].
+    pub fn look_without_lots(path: &Path) -> Result<RealDisk, TakeError> {
+        // Nothing in it has a lot's name.
+        RealDisk::open(path, "journal")
+    }
+
+    fn open(path: &Path, lots: &str) -> Result<RealDisk, TakeError> {
         let data = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| take_error(path.to_owned(), e.into()))?;
-        let open = |name: &str| below(&data, name).map_err(|e| take_error(path.join(name), e));
+            .map_err(|e| TakeError::of(path.to_owned(), e.into()))?;
+        let open = |name: &str| below(&data, name).map_err(|e| TakeError::of(path.join(name), e));
         Ok(RealDisk {
             path: path.to_owned(),
-            lots: open("lots")?,
+            lots: open(lots)?,
             journal: open("journal")?,
             quarantine: open("quarantine").or_else(|_| open("."))?,
             data,
@@ -222,14 +203,6 @@ fn hold(file: &fs::File) -> io::Result<()> {
             result => return Ok(result?),
         }
         tries -= 1;
-    }
-}
-
-fn take_error(path: PathBuf, source: io::Error) -> TakeError {
-    if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
-        TakeError::Failed { path, source }
-    } else {
-        TakeError::Io { path, source }
     }
 }
 

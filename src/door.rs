@@ -7,11 +7,16 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt,
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 
 /// Longest path of a Unix socket, in bytes (108 with the NUL at its end, unix(7)).
 const SOCKET_PATH_BYTES: usize = 107;
+/// What is read at once of the news of a socket file, in bytes.
+const EVENTS_BYTES: usize = 4096;
 /// Mode of the directories that are made for a socket.
 const PARENT_MODE: u32 = 0o750;
 
@@ -146,6 +151,29 @@ fn make_directory(path: &Path, group: Option<u32>) -> io::Result<()> {
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(e),
+    }
+}
+
+/// Returns when `path` no longer names the socket that it names now: deleted, moved or replaced. Where the system
+/// cannot tell, it never returns. Costs nothing until then. Must be called within a runtime.
+pub async fn gone(path: &Path) {
+    let named = || std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let (socket, mut events) = (named(), [0; EVENTS_BYTES]);
+    let watch = || -> io::Result<AsyncFd<OwnedFd>> {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        // A socket that is deleted while somebody listens still exists: it only loses its name.
+        let of =
+            WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF | WatchFlags::DONT_FOLLOW;
+        inotify::add_watch(&watch, path, of)?;
+        // Deprecated because of types that do not keep their descriptor; an OwnedFd does, and the other way is unsafe.
+        #[allow(deprecated)]
+        AsyncFd::with_interest(watch, Interest::READABLE)
+    };
+    let Ok(watch) = watch() else { return std::future::pending().await };
+    while named() == socket {
+        let Ok(mut ready) = watch.readable().await else { return std::future::pending().await };
+        while rustix::io::read(&watch, &mut events[..]).is_ok_and(|bytes| bytes > 0) {}
+        ready.clear_ready();
     }
 }
 

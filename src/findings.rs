@@ -115,6 +115,11 @@ pub const KINDS: &[Kind] = &[
         "restore DATA from a backup as a whole, or move it aside and start anew",
     ),
     damage(
+        "lots_missing",
+        "there is a journal/ and no lots/: the lot files are gone, or not mounted; a start would make them anew, with what the journal has",
+        "mount lots/, or restore DATA from a backup as a whole",
+    ),
+    damage(
         "seal_broken",
         "a sealed lot has not what its footer says, or the footer cannot be read: it was changed after it was sealed",
         "compare the lot's files with the footer's list, and restore what differs from a backup",

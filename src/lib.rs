@@ -43,7 +43,7 @@
 //! | [`lots`], [`hands`], [`archive`], [`seal`], [`keeping`], [`packing`], [`quarantine`] | lot files; what others did to them; where finished ones go, how a lot is closed, the archive kept, and a file compressed; what is set aside |
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
 //! | [`background`], [`chore`], [`marker`] | the vault's helpers: segments prepared and removed, lots synced; that they are being synced |
-//! | [`storage`], [`medium`], [`disk`] | the disk seam with its failure latch; what a disk can do; the real one |
+//! | [`storage`], [`medium`], [`disk`], [`taking`] | the disk seam with its failure latch; what a disk can do; the real one, and why it cannot be had |
 //! | [`metrics`] | counters, quantiles and histograms |
 //! | [`scrape`], [`exposition`], [`sampler`] | the metrics page over HTTP, where it is asked for; what stands on it; figures of the process and the disk |
 //! | [`shutdown`], [`systemd`], [`ownlog`], [`check`] | signals; readiness and watchdog; the own log; `--check` |
@@ -131,6 +131,7 @@ pub mod status;
 pub mod steady;
 pub mod storage;
 pub mod systemd;
+pub mod taking;
 pub mod tally;
 pub mod text;
 pub mod token;

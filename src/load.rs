@@ -116,6 +116,14 @@ pub fn load(arguments: impl IntoIterator<Item = OsString>, env: &Environment) ->
     if let Some(MetricsAt::Unix(path)) = &mut config.metrics {
         *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
     }
+    if let Some(MetricsAt::Unix(path)) = &config.metrics
+        && *path == config.socket
+    {
+        return Err(LoadError::configuration(format!(
+            "metrics and socket are both {}: give metrics another path",
+            path.display()
+        )));
+    }
     warnings.extend(oddities(&config));
     let task = match (flags.get_flag("check"), flags.get_flag("print-config")) {
         (true, true) => {
@@ -143,9 +151,12 @@ fn load_file(path: &Path, config: &mut Config) -> Result<(), LoadError> {
     for (key, value) in entries {
         let (line, key) = (line_of(key.span().start), key.get_ref());
         let Some(setting) = settings::find(key) else {
-            let near = nearest(key, SETTINGS.iter().map(|s| s.key));
+            let next = nearest(key, SETTINGS.iter().map(|s| s.key)).map_or_else(
+                || "`lotlogd --help` lists them".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
             return Err(LoadError::configuration(format!(
-                "{shown}:{line}: `{key}` is not a setting: did you mean `{near}`?"
+                "{shown}:{line}: `{key}` is not a setting: {next}"
             )));
         };
         setting
@@ -213,10 +224,11 @@ fn unknown_variables(env: &Environment) -> Vec<String> {
         env.variables.keys().filter_map(|name| name.to_str()).filter(|name| name.starts_with("LOTLOGD_"));
     ours.filter(|name| !known.iter().any(|k| k == name))
         .map(|name| {
-            format!(
-                "the environment variable {name} is no setting: did you mean {}?",
-                nearest(name, known.iter().map(String::as_str))
-            )
+            let next = nearest(name, known.iter().map(String::as_str)).map_or_else(
+                || "`lotlogd --help` lists them".to_owned(),
+                |near| format!("did you mean {near}?"),
+            );
+            format!("the environment variable {name} is no setting: {next}")
         })
         .collect()
 }

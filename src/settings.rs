@@ -123,11 +123,19 @@ pub fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.key == key)
 }
 
-/// The known name most like `name`.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> &'a str {
+/// Of a mistyped name no more than this part may be wrong, or it was no slip.
+const SLIP_PART: usize = 3;
+
+/// The known name most like `name`, if one is like it: by spelling, or because it begins or ends so.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = name.to_ascii_lowercase().replace('-', "_");
     let likeness = |key: &str| strsim::damerau_levenshtein(&folded, &key.to_ascii_lowercase());
-    known.into_iter().min_by_key(|key| likeness(key)).unwrap_or_default()
+    let affix = |key: &str| {
+        let key = key.to_ascii_lowercase();
+        folded.len() > SLIP_PART && (key.starts_with(&folded) || key.ends_with(&folded))
+    };
+    let near = known.into_iter().min_by_key(|key| (!affix(key), likeness(key)))?;
+    (affix(near) || likeness(near) <= folded.len() / SLIP_PART).then_some(near)
 }
 
 impl Setting {

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fs::File as StdFile;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,30 @@ pub enum VerifyError {
     },
 }
 
+/// What a start would think of DATA's journal, which no daemon has: how it is, or what is wrong with it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn look_at_journal(data_dir: &Path) -> Result<String, String> {
+    let gone = data_dir.join("lots").symlink_metadata().is_err();
+    let disk = if gone { RealDisk::look_without_lots(data_dir) } else { RealDisk::look(data_dir) };
+    let disk = disk.map_err(|error| error.to_string())?;
+    let storage = Storage::new(Arc::new(disk), Arc::new(Metrics::default()));
+    let scanned = recovery::scan(&storage).map_err(|error| error.to_string())?;
+    let lots_exist = recovery::lots_exist(&storage).map_err(|error| error.to_string())?;
+    let place = |number, offset| format!("journal/{} offset {offset}", segment_name(number));
+    match chain::decide(&scanned, lots_exist) {
+        Decision::Fresh => Ok("empty".to_owned()),
+        Decision::Redo { .. } => Ok(format!("{} segments, as they should be", scanned.len())),
+        Decision::Damaged { at, why } => {
+            Err(format!("{}: {why}: see what `lotlog verify` says", place(at.segment, at.offset)))
+        }
+        Decision::Newer { number, version } => {
+            Err(format!("{}: it has format {version}: start the version that wrote it", place(number, 8)))
+        }
+    }
+}
+
 /// From where on the journal has the truth about a lot's end.
 type Tails = HashMap<String, u64>;
 
@@ -65,11 +90,19 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
         report.find(Finding::of_file("journal_missing", "journal", "there is none, but there is a lots/"));
         return Ok(report);
     }
-    let disk = RealDisk::look(data_dir)?;
+    let lots_are_gone = whole("journal") && !data_dir.join("lots").exists();
+    let disk = if lots_are_gone {
+        report.find(Finding::of_file("lots_missing", "lots", "there is none, but there is a journal/"));
+        RealDisk::look_without_lots(data_dir)?
+    } else {
+        RealDisk::look(data_dir)?
+    };
     let storage = Storage::new(Arc::new(disk), Arc::new(Metrics::default()));
     let tails = journal(&storage, &mut report)?;
-    let stems = shelf::stems(data_dir)
-        .map_err(|source| VerifyError::Io { file: data_dir.display().to_string(), source })?;
+    let stems = match shelf::stems(data_dir) {
+        Err(error) if lots_are_gone && error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        stems => stems.map_err(|source| VerifyError::Io { file: data_dir.display().to_string(), source })?,
+    };
     let mut reading = Reading::new(data_dir, &mut report);
     for stem in &stems {
         reading.lot(stem, tails.get(stem).copied());
@@ -80,9 +113,12 @@ pub fn verify(data_dir: &Path) -> Result<Report, VerifyError> {
     Ok(report)
 }
 
-fn is_held(data_dir: &Path) -> bool {
+/// Whether a daemon has DATA.
+pub(crate) fn is_held(data_dir: &Path) -> bool {
     [data_dir.to_owned(), data_dir.join("lock")].iter().any(|path| {
-        let file = StdFile::open(path);
+        // A pipe in its place would be waited for.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = StdFile::options().read(true).custom_flags(flags).open(path);
         file.is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err())
     })
 }

@@ -13,7 +13,7 @@ const RANKS: &[&[&str]] = &[
     ],
     &[
         "answers", "client", "config", "findings", "metrics", "order", "sampler", "scan", "sessions",
-        "tally", "users", "values",
+        "taking", "tally", "users", "values",
     ],
     &[
         "allowance",

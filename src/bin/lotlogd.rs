@@ -4,8 +4,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lotlog::config::Config;
@@ -19,9 +19,10 @@ use lotlog::server::{self, Front, SocketFile};
 use lotlog::shutdown::{self, Shutdown};
 use lotlog::vault::{Vault, VaultError};
 use lotlog::writer;
-use lotlog::{check, scrape, settings, systemd};
+use lotlog::{check, door, scrape, settings, systemd};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Descriptors kept for the journal, the directories and whatever the libraries open: at most half of them all.
 const OTHER_FILES: u64 = 64;
@@ -43,6 +44,8 @@ const WORKERS: std::ops::RangeInclusive<usize> = 1..=4;
 const PROCESSORS_OF_A_WORKER: usize = 2;
 /// Threads beside them, for long lines and the user database: with hundreds the writer would get no processor.
 const BLOCKING_THREADS: usize = 8;
+/// The vault's and the signals', at most.
+const OTHER_THREADS: usize = 6;
 
 fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
@@ -119,11 +122,13 @@ fn run(loaded: Loaded, env: &Environment) -> u8 {
     raise_open_files(&mut config);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = (processors / PROCESSORS_OF_A_WORKER).clamp(*WORKERS.start(), *WORKERS.end());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build();
+    let runtime = room_for_threads(workers + BLOCKING_THREADS + OTHER_THREADS).and_then(|()| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .enable_all()
+            .build()
+    });
     let code = match (runtime, signals.and_then(shutdown::listen)) {
         (Ok(runtime), Ok(shutdown)) => {
             let code = runtime.block_on(live(config, &loaded, inherited, env, &log, shutdown));
@@ -139,6 +144,32 @@ fn run(loaded: Loaded, env: &Environment) -> u8 {
     log.finish();
     // Threads of the vault may hang in the kernel; nothing they do is promised to anybody any more.
     std::process::exit(i32::from(code));
+}
+
+/// Whether so many threads can be had: the runtime would panic where it cannot have one more, now or in a busy hour.
+fn room_for_threads(count: usize) -> std::io::Result<()> {
+    let held = Arc::new(Mutex::new(()));
+    let hold = held.lock();
+    let start = |_| {
+        let held = held.clone();
+        std::thread::Builder::new().spawn(move || drop(held.lock()))
+    };
+    let started: Vec<_> = (0..count).map(start).collect();
+    drop(hold);
+    let mut room = Ok(());
+    for thread in started {
+        match thread {
+            Ok(thread) => drop(thread.join()),
+            Err(error) => room = Err(error),
+        }
+    }
+    room.map_err(|error| {
+        let why = format!(
+            "{count} threads cannot be had ({error}): raise the limits of memory and of processes (ulimit -v, ulimit -u; under \
+             systemd LimitAS=, MemoryMax=, TasksMax=)"
+        );
+        std::io::Error::new(error.kind(), why)
+    })
 }
 
 /// Raises the soft limit of open files to the hard one, and lets lots have what connections leave.
@@ -215,6 +246,7 @@ async fn live(
         }
     };
     say_ready(&socket, &config.data_dir);
+    tokio::spawn(tell_if_gone(socket, shutdown.drain.clone()));
     let front = Front::new(&config, metrics.clone());
     let asked = front.reload.clone();
     let _metrics_file = scraped.map(|(listener, file)| {
@@ -324,6 +356,19 @@ fn say_ready(socket: &Path, data_dir: &Path) {
     tracing::info!("listening on {}, writing to {}", socket.display(), data_dir.join("lots").display());
     tracing::info!("try: {}", first_batch(socket));
     systemd::ready(&format!("listening on {}", socket.display()));
+}
+
+/// Who is connected stays so; but nobody finds the daemon any more, and it would not notice.
+async fn tell_if_gone(socket: PathBuf, drain: CancellationToken) {
+    tokio::select! {
+        biased;
+        () = drain.cancelled() => {}
+        () = door::gone(&socket) => tracing::warn!(
+            "{} was deleted, moved or replaced, so that no new producer gets here: restart lotlogd (under systemd lotlogd.socket too), \
+             which makes it anew; those who are connected lose nothing",
+            socket.display()
+        ),
+    }
 }
 
 /// A shell line that logs a batch.

@@ -481,6 +481,19 @@ fn a_missing_doubled_renamed_or_newer_segment_is_found() {
 }
 
 #[test]
+fn without_lots_the_journal_is_looked_at_all_the_same() {
+    let (_dir, data) = copy(Stopped);
+    fs::remove_dir_all(data.join("lots")).unwrap();
+    let kinds =
+        |data: &Path| verify(data).unwrap().findings.iter().map(|found| found.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(&data), ["lots_missing"]);
+    for entry in fs::read_dir(data.join("journal")).unwrap() {
+        fs::write(entry.unwrap().path(), [0; 9000]).unwrap();
+    }
+    assert_eq!(kinds(&data), ["lots_missing", "journal_damaged"]);
+}
+
+#[test]
 fn what_else_lies_under_data_is_noted() {
     let file = |name: &'static str| {
         move |d: &Path| {

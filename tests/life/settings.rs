@@ -42,6 +42,10 @@ fn what_is_wrong_is_named_with_its_place_and_the_next_step() {
     let two = "data_dir = \"\"\"\nmax_itms = 1\n\"\"\"\nmax_itms = 7\n";
     check_refused(two, &[], &[], 78, &["c.toml:4", "max_itms"]);
     check_refused("not toml at all", &[], &[], 78, &["is not TOML"]);
+    check_refused("max_line = 5\n", &[], &[], 78, &["did you mean `max_line_bytes`"]);
+    check_refused("foo = 5\n", &[], &[], 78, &["`foo` is not a setting: `lotlogd --help` lists them"]);
+    let both = ["--socket", "/run/x/s", "--metrics", "/run/x/s"];
+    check_refused("", &both, &[], 78, &["metrics and socket are both /run/x/s"]);
     check_refused("", &["--config", "/does/not/exist.toml"], &[], 64, &["config"]);
 }
 
@@ -150,6 +154,103 @@ fn check_says_what_a_start_would_meet_and_changes_nothing() {
 }
 
 #[test]
+fn check_finds_what_a_start_would_not_take_within_the_data() {
+    let home = tempfile::tempdir().unwrap();
+    let good = home.path().join("data");
+    let daemon = Daemon::start(home.path(), &[]);
+    assert_eq!(ask(&daemon.connect(), r#"{"items":[{}],"context":{"lot_id":"L"}}"#)["ok"], true);
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    let try_both = |data: &Path| {
+        let settings = ["--data-dir", data.to_str().unwrap(), "--socket", data.to_str().unwrap()];
+        let check = run(home.path(), &[&["--check"], &settings[..]].concat(), &[]);
+        // What is no socket is in the way of the start that is good otherwise.
+        (check, run(home.path(), &settings, &[]))
+    };
+    let ((code, said), _) = try_both(&good);
+    assert!(code == 78 && said.matches("wrong:").count() == 1 && said.contains("ok: journal: "), "{said}");
+    let copy = |name: &str, spoil: &dyn Fn(&Path)| {
+        let data = home.path().join(name);
+        let copied = std::process::Command::new("cp").arg("-a").args([&good, &data]).status().unwrap();
+        assert!(copied.success());
+        spoil(&data);
+        data
+    };
+    let zero = |data: &Path| {
+        for entry in std::fs::read_dir(data.join("journal")).unwrap() {
+            std::fs::write(entry.unwrap().path(), [0; 9000]).unwrap();
+        }
+    };
+    let no_journal = |data: &Path| std::fs::remove_dir_all(data.join("journal")).unwrap();
+    let lock_is_a_directory = |data: &Path| {
+        std::fs::remove_file(data.join("lock")).unwrap();
+        std::fs::create_dir(data.join("lock")).unwrap();
+    };
+    let lock_is_a_pipe = |data: &Path| {
+        std::fs::remove_file(data.join("lock")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            data.join("lock"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+    };
+    let spoilt: [(&str, &dyn Fn(&Path), &str, i32); 4] = [
+        ("damaged", &zero, "wrong: journal: journal/", 65),
+        ("lone", &no_journal, "wrong: journal: there are lot files", 65),
+        ("held", &lock_is_a_directory, "lock is no file", 78),
+        ("pipe", &lock_is_a_pipe, "lock is no file", 78),
+    ];
+    for (name, spoil, word, ends) in spoilt {
+        let data = copy(name, spoil);
+        let ((code, said), (end, why)) = try_both(&data);
+        assert!(code == 78 && said.contains(word), "{name}: {said}");
+        assert_eq!(end, ends, "{name}: {why}");
+    }
+}
+
+#[test]
+fn where_threads_cannot_be_had_it_says_which_limit_to_raise_and_does_not_panic() {
+    let home = tempfile::tempdir().unwrap();
+    if !crate::systemd::exists("prlimit") {
+        return;
+    }
+    // Enough for one process with a few threads, whatever its size; more and more until it runs.
+    let (mut said_so, mut mebibytes) = (0, 8);
+    loop {
+        let mut command = std::process::Command::new("prlimit");
+        command.arg(format!("--as={}", mebibytes << 20)).arg(env!("CARGO_BIN_EXE_lotlogd"));
+        command.arg("--data-dir").arg(home.path().join("data")).arg("--socket").arg(home.path().join("s"));
+        command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+        let mut daemon = Daemon { child: command.spawn().unwrap(), socket: home.path().join("s") };
+        let runs = loop {
+            if std::os::unix::net::UnixStream::connect(&daemon.socket).is_ok() {
+                break true;
+            }
+            if daemon.child.try_wait().unwrap().is_some() {
+                break false;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(3));
+        };
+        if runs {
+            daemon.signal(Signal::TERM);
+        }
+        let (code, said) = daemon.wait();
+        assert!(!said.contains("panicked"), "{mebibytes} MiB: {said}");
+        said_so += usize::from(code == 74 && said.contains("TasksMax="));
+        if runs {
+            assert_eq!(code, 0, "{said}");
+            break;
+        }
+        mebibytes += 4;
+        assert!(mebibytes < 4096);
+    }
+    assert!(said_so > 0);
+}
+
+#[test]
 fn lotlog_socket_names_the_socket_for_the_daemon_too() {
     let home = tempfile::tempdir().unwrap();
     let (code, said) =
@@ -220,4 +321,30 @@ fn the_socket_is_given_to_the_group_that_is_named_and_to_no_one_the_daemon_may_n
     let (code, said) = run(home.path(), &["--check", "--socket-owner", "0"], &[]);
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("wrong: socket: socket_owner is 0"), "{said}");
+}
+
+#[test]
+fn a_socket_that_loses_its_name_is_told_of_once_and_a_stop_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(home.path(), &[]);
+    let connected = daemon.connect();
+    let log = std::io::BufReader::new(daemon.child.stderr.take().unwrap());
+    std::fs::remove_file(&daemon.socket).unwrap();
+    let (told, telling) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        use std::io::BufRead;
+        let lines =
+            log.lines().map_while(Result::ok).filter(|line| line.contains("no new producer gets here"));
+        lines.inspect(|_| drop(told.send(()))).count()
+    });
+    telling.recv_timeout(crate::PATIENCE).unwrap();
+    assert_eq!(ask(&connected, r#"{"items":[{}]}"#)["ok"], true, "who is connected is served");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+    assert_eq!(reading.join().unwrap(), 1);
+    let daemon = Daemon::start(home.path(), &[]);
+    drop(daemon.connect());
+    daemon.signal(Signal::TERM);
+    let (code, said) = daemon.wait();
+    assert!(code == 0 && !said.contains("no new producer"), "{said}");
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::{Daemon, PATIENCE, ask, lotlogd};
 
-fn exists(program: &str) -> bool {
+pub(crate) fn exists(program: &str) -> bool {
     let found =
         Command::new("sh").arg("-c").arg(format!("command -v {program}")).output().unwrap().status.success();
     if !found {
