@@ -29,6 +29,8 @@ def lot_files(data_dir):
         live = in_lots()
         plain = glob.glob(f"{glob.escape(data_dir)}/archive/lot=*/*.jsonl")
         packed = glob.glob(f"{glob.escape(data_dir)}/archive/lot=*/*.jsonl.zst")
+        if not (live or plain or packed):
+            raise FileNotFoundError(f"no lot has a file in {data_dir}")
         if in_lots() == live:
             # The compressed file is there before the plain one goes: then they are the same.
             names = {path[: -len(".zst")] for path in packed}
@@ -65,6 +67,7 @@ def with_polars(data_dir, lotlog="lotlog"):
     """A data frame of all records."""
     import polars as pl
 
+    lot_files(data_dir)  # Says so where there is none.
     lots = json.loads(subprocess.check_output([lotlog, "lots", "--json", "--data-dir", data_dir]))["lots"]
     lines = [subprocess.check_output([lotlog, "cat", "--data-dir", data_dir, "--", lot["lot"]]) for lot in lots]
     return pl.read_ndjson(b"".join(lines), infer_schema_length=None, schema_overrides={"lot_id": pl.String})

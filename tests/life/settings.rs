@@ -197,7 +197,8 @@ fn check_finds_what_a_start_would_not_take_within_the_data() {
         )
         .unwrap();
     };
-    let spoilt: [(&str, &dyn Fn(&Path), &str, i32); 4] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&Path), &'a str, i32);
+    let spoilt: [Case<'_>; 4] = [
         ("damaged", &zero, "wrong: journal: journal/", 65),
         ("lone", &no_journal, "wrong: journal: there are lot files", 65),
         ("held", &lock_is_a_directory, "lock is no file", 78),
@@ -335,7 +336,7 @@ fn a_socket_that_loses_its_name_is_told_of_once_and_a_stop_is_not() {
         use std::io::BufRead;
         let lines =
             log.lines().map_while(Result::ok).filter(|line| line.contains("no new producer gets here"));
-        lines.inspect(|_| drop(told.send(()))).count()
+        lines.inspect(|_| told.send(()).unwrap_or_default()).count()
     });
     telling.recv_timeout(crate::PATIENCE).unwrap();
     assert_eq!(ask(&connected, r#"{"items":[{}]}"#)["ok"], true, "who is connected is served");
