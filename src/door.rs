@@ -155,8 +155,9 @@ fn make_directory(path: &Path, group: Option<u32>) -> io::Result<()> {
 }
 
 /// Returns when `path` no longer names the socket that it names now: deleted, moved or replaced. Where the system
-/// cannot tell, it never returns. Costs nothing until then. Must be called within a runtime.
-pub async fn gone(path: &Path) {
+/// cannot tell, it never returns. Costs nothing until then. One that this process `made` may be gone already; another's may be
+/// out of its sight. Must be called within a runtime.
+pub async fn gone(path: &Path, made: bool) {
     let named = || std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let (socket, mut events) = (named(), [0; EVENTS_BYTES]);
     let watch = || -> io::Result<AsyncFd<OwnedFd>> {
@@ -169,8 +170,12 @@ pub async fn gone(path: &Path) {
         #[allow(deprecated)]
         AsyncFd::with_interest(watch, Interest::READABLE)
     };
-    let Ok(watch) = watch() else { return std::future::pending().await };
-    while named() == socket {
+    let watch = match watch() {
+        Ok(watch) => watch,
+        Err(error) if made && error.kind() == io::ErrorKind::NotFound => return,
+        Err(_) => return std::future::pending().await,
+    };
+    while socket.is_some() && named() == socket {
         let Ok(mut ready) = watch.readable().await else { return std::future::pending().await };
         while rustix::io::read(&watch, &mut events[..]).is_ok_and(|bytes| bytes > 0) {}
         ready.clear_ready();

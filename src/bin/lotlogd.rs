@@ -236,7 +236,7 @@ async fn live(
         Some(at) => scrape::bind(at, config.socket_access()).await.map(Some).map_err(|why| (78, why)),
         None => Ok(None),
     };
-    let ((listener, socket, _socket_file), scraped) = match listening.and_then(|l| Ok((l, scraped?))) {
+    let ((listener, socket, socket_file), scraped) = match listening.and_then(|l| Ok((l, scraped?))) {
         Ok(listening) => listening,
         Err((code, why)) => {
             tracing::error!("{why}");
@@ -246,7 +246,7 @@ async fn live(
         }
     };
     say_ready(&socket, &config.data_dir);
-    tokio::spawn(tell_if_gone(socket, shutdown.drain.clone()));
+    tokio::spawn(tell_if_gone(socket, socket_file.is_some(), shutdown.drain.clone()));
     let front = Front::new(&config, metrics.clone());
     let asked = front.reload.clone();
     let _metrics_file = scraped.map(|(listener, file)| {
@@ -359,11 +359,11 @@ fn say_ready(socket: &Path, data_dir: &Path) {
 }
 
 /// Who is connected stays so; but nobody finds the daemon any more, and it would not notice.
-async fn tell_if_gone(socket: PathBuf, drain: CancellationToken) {
+async fn tell_if_gone(socket: PathBuf, made: bool, drain: CancellationToken) {
     tokio::select! {
         biased;
         () = drain.cancelled() => {}
-        () = door::gone(&socket) => tracing::warn!(
+        () = door::gone(&socket, made) => tracing::warn!(
             "{} was deleted, moved or replaced, so that no new producer gets here: restart lotlogd (under systemd lotlogd.socket too), \
              which makes it anew; those who are connected lose nothing",
             socket.display()
