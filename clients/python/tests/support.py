@@ -113,8 +113,10 @@ class Daemon:
         self.process = None
 
     def freeze(self) -> None:
-        """It is there and does nothing."""
+        """It is there and does nothing: not only told to, but with all of its threads standing."""
         self.process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), f"the daemon ended instead of standing still\n{self.own_log()}"
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)

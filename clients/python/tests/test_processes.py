@@ -188,6 +188,33 @@ class Processes(TestCase):
                 stored = [record["n"] for record in self.place.records("L")][before:]
                 self.assertEqual(stored, [0, 1, 2, 3] if error.unknown else [0, 1, 3])
 
+    def test_threads_whose_times_end_close_to_each_other_fail_with_nothing_else(self):
+        client = lotlog.Client(self.place.socket, timeout=0.01)
+        client.log([{"n": 0}], lot_id="L", timeout=20)
+        self.place.freeze()
+        unreachable, other = [], []
+
+        def work(first):
+            for n in range(first, first + 100):
+                try:
+                    client.log([{"n": n}], lot_id="L", timeout=0.001 * (n % 7))
+                except lotlog.Unreachable as error:
+                    unreachable.append(error)
+                except BaseException as error:
+                    other.append(error)
+
+        threads = [threading.Thread(target=work, args=(first,)) for first in range(1, 501, 100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((other, len(unreachable)), ([], 500))
+        self.place.thaw()
+        client.log([{"n": 1000}], lot_id="L", timeout=20)
+        client.close(20)
+        seen = self.seen()
+        self.assertEqual(len(seen), len(set(seen)), "nothing twice")
+
     def test_a_thread_does_not_wait_for_anothers_answer(self):
         client = lotlog.Client(self.place.socket, timeout=5)
         client.log([{"n": 0}], lot_id="L")

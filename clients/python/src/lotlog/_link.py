@@ -20,12 +20,11 @@ _SEND_BUFFER_BYTES = 1 << 20
 class Link:
     """A connection, or none."""
 
-    __slots__ = ("path", "_sock", "_poll", "_inbox", "_outbox")
+    __slots__ = ("path", "_sock", "_inbox", "_outbox")
 
     def __init__(self, path: str):
         self.path = path
         self._sock: Optional[socket.socket] = None
-        self._poll: Optional["select.poll"] = None
         self._inbox = b""
         self._outbox = memoryview(b"")
 
@@ -50,12 +49,10 @@ class Link:
             raise
         self.close()
         self._sock = sock
-        self._poll = select.poll()
 
     def close(self) -> None:
         """Lets the connection go; a socket shared with a parent process is left as it is there."""
         sock, self._sock = self._sock, None
-        self._poll = None
         self._inbox = b""
         self._outbox = memoryview(b"")
         if sock is not None:
@@ -105,11 +102,12 @@ class Link:
         return lines
 
     def poller(self) -> "select.poll":
-        """What to poll until something can go on; to be taken while nobody can close the connection."""
-        assert self._sock is not None and self._poll is not None
-        want = select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN
-        self._poll.register(self._sock, want)
-        return self._poll
+        """What to poll until something can go on; to be taken while nobody can close the connection. One for each wait: a
+        thread that is late may still be in its poll when the next one begins, and one object does not serve two."""
+        assert self._sock is not None
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN)
+        return poll
 
     def fileno(self) -> int:
         assert self._sock is not None
