@@ -27,8 +27,6 @@ pub struct Config {
     pub allow_users: Vec<u32>,
     /// Group ids whose members may connect.
     pub allow_groups: Vec<u32>,
-    /// User ids that always may connect, and give orders: root and the daemon's own. Not a setting.
-    pub operators: Vec<u32>,
     /// Where the metrics page is served; `None`: nowhere.
     pub metrics: Option<MetricsAt>,
     /// Form of the own log.
@@ -54,7 +52,6 @@ impl Default for Config {
             durability: Durability::Synced,
             allow_users: Vec::new(),
             allow_groups: Vec::new(),
-            operators: vec![0, rustix::process::geteuid().as_raw()],
             metrics: None,
             log_format: LogFormat::Auto,
             log_level: Level::Info,

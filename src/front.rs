@@ -24,8 +24,6 @@ pub struct Front {
     pub allow_users: Vec<u32>,
     /// Group ids whose members may connect.
     pub allow_groups: Vec<u32>,
-    /// User ids that always may connect, and give orders.
-    pub operators: Vec<u32>,
     /// DATA, for `status`.
     pub data_dir: PathBuf,
     /// Counters.
@@ -50,7 +48,6 @@ impl Front {
             durability: config.durability,
             allow_users: config.allow_users.clone(),
             allow_groups: config.allow_groups.clone(),
-            operators: config.operators.clone(),
             data_dir: config.data_dir.clone(),
             metrics,
             budget: Budget::new(config.limits.max_bytes_in_flight),
@@ -67,7 +64,7 @@ impl Front {
     /// Why a peer may not ask for this: orders are for root and the daemon's own user.
     pub fn forbids_order(&self, order: &Order, stream: &UnixStream) -> Option<Refusal> {
         let user = stream.peer_cred().ok().map(|peer| peer.uid());
-        if user.is_none_or(|user| !self.operators.contains(&user)) {
+        if user.is_none_or(|user| user != 0 && user != nix::unistd::geteuid().as_raw()) {
             return Some(order::forbidden(user));
         }
         match order {
@@ -91,10 +88,7 @@ impl Front {
         };
         let Ok(peer) = stream.peer_cred() else { return forbidden("a peer of unknown user") };
         let (user, group) = (peer.uid(), peer.gid());
-        if self.operators.contains(&user)
-            || self.allow_users.contains(&user)
-            || self.allow_groups.contains(&group)
-        {
+        if self.allow_users.contains(&user) || self.allow_groups.contains(&group) {
             return None;
         }
         if !self.allow_groups.is_empty() {
