@@ -37,11 +37,8 @@ const LEAST_LOTS: usize = 4;
 const FEW_LOTS: usize = 1024;
 /// After a fail-stop the last replies have this long to go out.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
-/// Worker threads of the front ...
-const WORKERS: std::ops::RangeInclusive<usize> = 1..=4;
-/// ... one for so many processors: the writer and the producers need them too, and with a second worker every event
-/// wakes it to look for more work.
-const PROCESSORS_OF_A_WORKER: usize = 2;
+/// Worker threads of the front: with one alone, on two processors, a flood of others' lines is waited for twice as long.
+const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
 /// Threads beside them, for long lines and the user database: with hundreds the writer would get no processor.
 const BLOCKING_THREADS: usize = 8;
 /// The vault's and the signals', at most.
@@ -120,8 +117,8 @@ fn run(loaded: Loaded, env: &Environment) -> u8 {
     }
     let mut config = loaded.config.clone();
     raise_open_files(&mut config);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = (processors / PROCESSORS_OF_A_WORKER).clamp(*WORKERS.start(), *WORKERS.end());
+    let workers =
+        std::thread::available_parallelism().map_or(2, usize::from).clamp(*WORKERS.start(), *WORKERS.end());
     let runtime = room_for_threads(workers + BLOCKING_THREADS + OTHER_THREADS).and_then(|()| {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
