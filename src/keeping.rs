@@ -175,6 +175,8 @@ impl Keeping {
             kept.bytes += stat.bytes;
             kept.names.push(name);
         }
+        // They come in any order, and the plain one must go last.
+        files.values_mut().for_each(|kept| kept.names.sort_unstable());
         self.kept_bytes += files.values().map(|kept| kept.bytes).sum::<u64>();
         self.kept.extend(files.into_values());
         Ok(())

@@ -137,8 +137,7 @@ impl Replies {
 
     /// Moves replies whose turn has come to the output, as long as it is short; of `status`, which must be made,
     /// one at a time, and none if nobody makes it.
-    pub fn advance(&mut self, status: Option<impl FnMut() -> Vec<u8>>) {
-        let mut status = status;
+    pub fn advance(&mut self, mut status: Option<impl FnMut() -> Vec<u8>>) {
         let mut made = false;
         while !self.cut
             && !made

@@ -258,6 +258,24 @@ fn what_lotlogd_has_not_named_is_not_touched_and_does_not_keep_the_rest() {
 }
 
 #[test]
+fn of_a_file_that_a_crash_left_twice_the_plain_one_is_removed_last() {
+    let keep = VaultConfig::default();
+    let mut keeper = Keeper::new(&keep);
+    keeper.archive("A", 1, 100);
+    keeper.with_world(|world| world.put(Dir::Archive, &format!("lot=A/{}", packed(1)), b"not finished"));
+    keeper.around.pass(40 * DAY);
+    let mut keeper = keeper.next(&VaultConfig { retain_age: 30 * DAY, ..keep });
+    let removed = Arc::new(Mutex::new(Vec::new()));
+    let note = removed.clone();
+    keeper.disk.set_hook(Box::new(move |_, what| {
+        note.lock().unwrap().extend(what.strip_prefix("unlink archive/lot=A/").map(str::to_owned));
+        Ok(())
+    }));
+    keeper.rounds();
+    assert_eq!(*removed.lock().unwrap(), [packed(1), plain(1)]);
+}
+
+#[test]
 fn nothing_is_removed_of_a_lot_that_is_being_sealed() {
     let keep = VaultConfig::default();
     let mut keeper = Keeper::new(&keep);

@@ -478,7 +478,9 @@ impl Disk for SimDisk {
 
     fn list(&self, dir: Dir, sub: Option<&str>) -> io::Result<Vec<String>> {
         self.looks(|| format!("list {}", path_of(dir, sub)))?;
-        self.world.lock().unwrap().names_below(dir, sub).ok_or(io::ErrorKind::NotFound.into())
+        let names = self.world.lock().unwrap().names_below(dir, sub).ok_or(io::ErrorKind::NotFound)?;
+        // A directory's order is nobody's to count on, and its names least of all.
+        Ok(names.into_iter().rev().collect())
     }
 
     fn make_dir(&self, dir: Dir, name: &str) -> io::Result<bool> {
