@@ -88,6 +88,12 @@ pub fn settled_numbers(mut list: impl FnMut() -> io::Result<Vec<u64>>) -> io::Re
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "its files change faster than they can be listed"))
 }
 
+/// Whether any lot's file was ever moved there; one that cannot be listed tells nothing.
+pub fn has_lots(storage: &Storage) -> bool {
+    let names = storage.names(Dir::Archive).unwrap_or_default();
+    names.iter().any(|name| name.starts_with(LOT_DIR_PREFIX))
+}
+
 /// The numbers of a lot's archived files, oldest first.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Finished files: a lot is closed for good when an operator says so, and the archive is kept as the operator has set. The reading and writing is done in the
 //! background; the writer says what is finished, and hears what came of it. Part of the vault.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::archive::Move;
@@ -163,6 +164,7 @@ impl Vault {
                         bytes,
                         "a lot is sealed: it takes no batches any more"
                     );
+                    self.metrics.archive.sealed.fetch_add(1, Relaxed);
                     self.closing.end(&stem);
                     if let Some(ticket) = self.sealing.remove(&stem) {
                         ticket.answer(Outcome::Sealed { lsn: self.next_lsn - 1, records, bytes });

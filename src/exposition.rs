@@ -139,6 +139,11 @@ impl Collector for Page {
                 "Lot files that could not be moved to the archive when they were due",
                 &archive.not_rotated,
             ),
+            (
+                "lotlogd_sealed_lots",
+                "Lots sealed, for which batches are refused from then on",
+                &archive.sealed,
+            ),
             ("lotlogd_compressed_files", "Archived files compressed", &archive.compressed),
             (
                 "lotlogd_compression_read_bytes",

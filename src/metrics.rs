@@ -80,6 +80,8 @@ pub struct ArchiveCounts {
     pub rotated_bytes: AtomicU64,
     /// Files that could not be moved when they were due.
     pub not_rotated: AtomicU64,
+    /// Lots sealed.
+    pub sealed: AtomicU64,
     /// Files compressed, and what they took before and after.
     pub compressed: AtomicU64,
     /// See `compressed`.

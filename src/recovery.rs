@@ -183,7 +183,7 @@ impl Vault {
         if told.batches > 0 {
             names = storage.names(Dir::Lots)?;
         }
-        if told.next_lsn > 1 && !any_lot(&names) {
+        if told.next_lsn > 1 && !any_lot(&names) && !archive::has_lots(&storage) {
             tracing::warn!(
                 batches = told.next_lsn - 1,
                 "batches were stored here before, but there is no lot file: unless all were moved away, look whether lots/ is mounted"

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::archive::{self, Move};
 use crate::batch::{Code, LotId, Outcome, Refusal, decode_stem};
-use crate::lots::{Birth, LOT_SUFFIX, Look, Lot, file_name};
+use crate::lots::{Birth, LOT_SUFFIX, Look, Lot, SEAL_SUFFIX, file_name};
 use crate::queue::Ticket;
 use crate::storage::{Dir, StorageError};
 use crate::vault::{End, Now, Ordered, Vault, VaultError, no_space, unavailable};
@@ -127,7 +127,8 @@ impl Vault {
             let met = self.meet_for_rotation(stem);
             self.report_set_aside();
             match met {
-                Ok(Ok(moved)) => moves.push(moved),
+                Ok(Ok(Some(moved))) => moves.push(moved),
+                Ok(Ok(None)) => drop(ends.insert(stem.clone(), End::Archived)),
                 Ok(Err(refusal)) => drop(ends.insert(stem.clone(), End::Not(refusal))),
                 Err(error) => drop(ends.insert(stem.clone(), End::Not(self.or_stop(error)?))),
             }
@@ -182,12 +183,22 @@ impl Vault {
         Ok(ends)
     }
 
-    /// Looks at a lot whose file is to be moved, and makes what is in it durable. Gives where it goes.
-    pub(crate) fn meet_for_rotation(&mut self, stem: &str) -> Result<Result<Move, Refusal>, StorageError> {
+    /// Looks at a lot whose file is to be moved, and makes what is in it durable. Gives where it goes; `None` where all
+    /// that it has is in the archive.
+    pub(crate) fn meet_for_rotation(
+        &mut self,
+        stem: &str,
+    ) -> Result<Result<Option<Move>, Refusal>, StorageError> {
         if self.sealing.contains_key(stem) {
             return Ok(Err(stays(stem)));
         }
         if self.storage.stat(Dir::Lots, &file_name(stem))?.is_none() {
+            if self.storage.stat(Dir::Lots, &format!("{stem}{SEAL_SUFFIX}"))?.is_some() {
+                return Ok(Err(stays(stem)));
+            }
+            if !archive::numbers(&self.storage, stem)?.is_empty() {
+                return Ok(Ok(None));
+            }
             return Ok(Err(Refusal::new(
                 Code::InvalidRequest,
                 format!(
@@ -218,7 +229,7 @@ impl Vault {
         let begun = Birth::of(&file).map(|birth| birth.lsn).filter(|lsn| (1..self.next_lsn).contains(lsn));
         let number = begun.filter(|lsn| newest.is_none_or(|newest| newest < *lsn));
         let number = number.unwrap_or(newest.map_or(1, |newest| newest.saturating_add(1)));
-        Ok(Ok(Move { stem: stem.to_owned(), number }))
+        Ok(Ok(Some(Move { stem: stem.to_owned(), number })))
     }
 
     /// The refusal for an error that is this rotation's alone; the error where the disk has failed.
@@ -242,7 +253,7 @@ impl Vault {
 }
 
 fn stays(stem: &str) -> Refusal {
-    let why = "is sealed, so nothing was rotated: its file stays where its footer says";
+    let why = "is sealed, so nothing was rotated: its files stay where its footer says";
     Refusal::new(Code::LotSealed, format!("the lot {stem} {why}"))
 }
 

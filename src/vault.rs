@@ -168,6 +168,8 @@ pub(crate) struct Ordered {
 /// What became of one lot.
 pub(crate) enum End {
     Moved,
+    /// All that it has is in the archive already.
+    Archived,
     Not(Refusal),
 }
 
@@ -182,6 +184,7 @@ impl Rotation {
             order.left.remove(stem);
             match end {
                 End::Moved => order.moved += 1,
+                End::Archived => {}
                 End::Not(refusal) => {
                     // The file of a sealed lot stays where its footer says: among all lots that is no failure.
                     order.skipped += u64::from(refusal.code != Code::LotSealed);

@@ -33,6 +33,10 @@ fn a_rotated_file_is_named_by_its_first_lsn_and_the_next_record_begins_a_new_one
     assert!(good(&ask(&place.socket(), &["rotate", "--all"])).contains("rotated 2 files"));
     assert_eq!(archived(&place.data(), "B"), ["00000000000000000002.jsonl", "00000000000000000007.jsonl"]);
     assert_eq!(archived(&place.data(), "A"), ["00000000000000000001.jsonl"]);
+    // There is nothing more to do, which is no failure.
+    assert_eq!(daemon.ask(r#"{"op":"rotate","lot_id":"B"}"#)["rotated"], 0);
+    assert!(good(&ask(&place.socket(), &["rotate", "B"])).contains("nothing to rotate"));
+    assert_eq!(archived(&place.data(), "B").len(), 2);
     assert_eq!(lot_files(&place.data())["B"].iter().filter(|b| **b == b'\n').count(), 4);
     for (path, mode) in
         [("archive", 0o750), ("archive/lot=B", 0o750), ("archive/lot=A/00000000000000000001.jsonl", 0o640)]

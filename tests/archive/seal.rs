@@ -77,6 +77,7 @@ fn a_sealed_lot_refuses_batches_over_restarts_and_its_footer_counts_both_places(
     // A lot whose files are all in the archive.
     assert_eq!(daemon.ask(r#"{"op":"seal","lot_id":"B"}"#)["records"], 2);
     assert_eq!(daemon.ask(log_batch("B", 3))["error"]["code"], "lot_sealed");
+    refused(r#"{"op":"rotate","lot_id":"B"}"#, "lot_sealed", "nothing was rotated");
     let report = verify(&place.data()).unwrap();
     assert!(report.is_good() && report.notes.is_empty() && report.sealed == 2, "{report:#?}");
 }

@@ -1,6 +1,7 @@
 //! The wall clock jumps by years, in both directions, under load and across restarts (libfaketime; the clock that
 //! never steps is left alone): nothing reorders, nothing waits longer or shorter, and timestamps are as promised.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,19 @@ struct Clock {
     place: Arc<Place>,
     library: PathBuf,
     flags: Vec<&'static str>,
+    /// Those who lived by it.
+    pids: RefCell<Vec<u32>>,
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        // What the library leaves there of a process that was killed.
+        for pid in self.pids.take() {
+            for name in ["faketime_shm_", "sem.faketime_sem_"] {
+                let _ = fs::remove_file(format!("/dev/shm/{name}{pid}"));
+            }
+        }
+    }
 }
 
 impl Clock {
@@ -36,7 +50,7 @@ impl Clock {
         };
         let mut all = vec!["--segment-bytes", "2MiB"];
         all.extend(flags);
-        let clock = Clock { place: Place::new(), library, flags: all };
+        let clock = Clock { place: Place::new(), library, flags: all, pids: RefCell::default() };
         clock.set(0);
         Some(clock)
     }
@@ -54,7 +68,9 @@ impl Clock {
         command.env("FAKETIME_TIMESTAMP_FILE", self.place.path().join("faketime"));
         command.env("FAKETIME_NO_CACHE", "1");
         command.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        Daemon::spawn(&self.place, command)
+        let daemon = Daemon::spawn(&self.place, command);
+        self.pids.borrow_mut().push(daemon.pid());
+        daemon
     }
 
     fn log(&self) -> String {

@@ -58,6 +58,18 @@ fn a_start_without_any_lot_file_where_batches_were_stored_is_told_of() {
 }
 
 #[test]
+fn a_start_whose_lot_files_are_all_in_the_archive_misses_none() {
+    let (place, code) = stored_then(|_| {});
+    assert_eq!(code, Some(0));
+    let mut daemon = Daemon::start_in(&place, &[]);
+    assert_eq!(daemon.ask(r#"{"op":"rotate","all":true}"#)["rotated"], 1);
+    assert_eq!(daemon.terminate(), Some(0));
+    let _daemon = Daemon::start_in(&place, &[]);
+    let log = place.own_log();
+    assert!(log.contains("lot files were rotated") && !log.contains("there is no lot file"), "{log}");
+}
+
+#[test]
 fn verify_notes_a_lot_whose_name_is_gone_beside_a_running_daemon() {
     let place = Place::new();
     let daemon = Daemon::start_in(&place, &[]);

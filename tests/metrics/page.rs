@@ -29,6 +29,7 @@ const FAMILIES: &[&str] = &[
     "lotlogd_rotated_files_total",
     "lotlogd_rotated_bytes_total",
     "lotlogd_rotation_failures_total",
+    "lotlogd_sealed_lots_total",
     "lotlogd_compressed_files_total",
     "lotlogd_compression_read_bytes_total",
     "lotlogd_compression_written_bytes_total",
@@ -294,6 +295,13 @@ fn what_becomes_of_archived_files_is_counted() {
         (at.scrape().value("lotlogd_archive_failures_total") == 1.0).then_some(())
     });
     std::fs::remove_dir(&blocked).unwrap();
+    // And what is sealed, once.
+    assert_eq!(at.scrape().value("lotlogd_sealed_lots_total"), 0.0);
+    assert_eq!(daemon.ask(log("C"))["ok"], true);
+    for ok in [true, false] {
+        assert_eq!(daemon.ask(r#"{"op":"seal","lot_id":"C"}"#)["ok"], ok);
+    }
+    assert_eq!(at.scrape().value("lotlogd_sealed_lots_total"), 1.0);
     let place = daemon.place.clone();
     let socket = place.path().join("again.sock");
     let flags = ["--metrics", socket.to_str().unwrap(), "--retain-bytes", "1B"];

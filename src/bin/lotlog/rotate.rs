@@ -29,7 +29,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None => serde_json::json!({ "op": "rotate", "all": true }),
     };
     let reply = order(&args.daemon, &request.to_string(), args.json, |reply| {
-        format!("rotated {} files into archive/", units::count(reply.rotated.unwrap_or(0)))
+        match (&args.lot, reply.rotated.unwrap_or(0)) {
+            (Some(lot), 0) => format!("nothing to rotate: all that lot `{lot}` has is in archive/ already"),
+            (_, files) => format!("rotated {} files into archive/", units::count(files)),
+        }
     })?;
     match reply.skipped.unwrap_or(0) {
         0 => Ok(()),
