@@ -321,3 +321,66 @@ fn the_package_is_of_this_version() {
         "systemd/debian/changelog needs an entry that begins with {wanted}"
     );
 }
+
+#[test]
+fn the_links_of_the_packaged_pages_lead_to_what_is_packaged() {
+    const DOC: &str = "usr/share/doc/lotlog/";
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
+    // What lies in the package, and what it is made of: a file of the repository, or where a link leads.
+    let mut there: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    for asset in assets {
+        let text = |value: &toml::Value| value.as_str().unwrap().to_owned();
+        if let Some(link) = asset.as_table() {
+            let dest = PathBuf::from(text(&link["dest"]));
+            there.insert(dest.clone(), settled(&dest, &text(&link["link_name"])));
+            continue;
+        }
+        let (from, to) = (text(&asset[0]), text(&asset[1]));
+        let files = match from.split_once("/*.") {
+            Some((dir, kind)) => {
+                let all = std::fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
+                all.filter(|path| path.extension().is_some_and(|e| e == kind)).collect()
+            }
+            None => vec![root().join(&from)],
+        };
+        for file in files {
+            let dest = match to.strip_suffix('/') {
+                Some(dir) => Path::new(dir).join(file.file_name().unwrap()),
+                None => to.clone().into(),
+            };
+            there.insert(dest, file);
+        }
+    }
+    let mut links = 0;
+    for (page, file) in
+        there.iter().filter(|(page, _)| page.starts_with(DOC) && page.extension().is_some_and(|e| e == "md"))
+    {
+        // What is compressed on its way has no links.
+        let Ok(text) = std::fs::read_to_string(file) else { continue };
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let path = link.split('#').next().unwrap_or_default();
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            links += 1;
+            let target = settled(page, path);
+            // The first part of it may be a link to a directory.
+            let through =
+                target.ancestors().find_map(|dir| Some(there.get(dir)?.join(target.strip_prefix(dir).ok()?)));
+            let found = there.contains_key(&target) || through.is_some_and(|path| there.contains_key(&path));
+            assert!(found, "{} leads to {path}, which the package does not have", page.display());
+        }
+    }
+    assert!(links > 15, "only {links} links");
+}
+
+/// Where a relative link leads.
+fn settled(from: &Path, link: &str) -> PathBuf {
+    let mut path = from.parent().unwrap().to_owned();
+    for part in Path::new(link) {
+        if part == ".." { assert!(path.pop()) } else { path.push(part) }
+    }
+    path
+}
