@@ -1,34 +1,19 @@
-//! The vault's helpers: work that must not hold up the writer (segments prepared and removed, lot files
-//! synced for a checkpoint), each lane in order on a thread of its own. Knows nothing of sessions or tickets.
-//! In tests a lane runs inline, one storage step at a time, so that a schedule can be replayed.
+//! The vault's helpers' work, what must not hold up the writer: segments prepared and removed, lot files synced for a
+//! checkpoint, the journal synced. Step by step; knows nothing of sessions, tickets or threads: `lane` has those.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 pub use crate::chore::{Chore, Chored};
 use crate::frame::{HEADER_BYTES, Header, segment_name};
 use crate::marker::{clear_marker, write_marker};
-use crate::queue::Bell;
 use crate::storage::{Dir, Dirty, File, How, Storage, StorageError, WRITE_BYTES};
 
-/// How long a job that cannot go on rests.
-const STALL: Duration = Duration::from_millis(250);
-/// After each piece of the lot files that the kernel begins to write before they are synced, others have the disk for so
-/// long: the flush of a journal sync takes with it whatever the disk was given before.
-const REST: Duration = Duration::from_millis(1);
-/// Such a piece is no smaller than this, in bytes ...
+/// A piece of the lot files, after which others have the disk, is no smaller than this, in bytes ...
 const PIECE_BYTES: u64 = 256 << 10;
 /// ... and there are no more of them in one checkpoint, so that it is not late for its rests.
 const MOST_PIECES: u64 = 500;
-/// Of so many stalls one is worth a word: about once a minute.
-const STALLS_PER_WORD: u32 = 240;
-
-/// The lane that keeps the archive: everything else comes before it.
-pub const KEEPING: &str = "keeping";
-/// As far as niceness goes.
-const LOWEST_PRIORITY: i32 = 19;
 
 /// A segment ready for its first frame.
 #[derive(Debug)]
@@ -122,7 +107,7 @@ pub enum Done {
 }
 
 /// What a part of a job came to.
-enum Step {
+pub(crate) enum Step {
     /// The job's end.
     End(Done),
     /// There is more to do.
@@ -146,10 +131,10 @@ impl Job {
         Job::SyncJournal { files: files.into_iter().collect(), begun: None }
     }
 
-    /// Does a part of the job.
-    fn step(&mut self, storage: &Storage) -> Step {
+    /// Does a part of the job; `hurry`: without sparing others.
+    pub(crate) fn step(&mut self, storage: &Storage, hurry: &AtomicBool) -> Step {
         match self {
-            Job::Prepare { header, old } => Step::End(prepare(storage, *header, *old)),
+            Job::Prepare { header, old } => Step::End(prepare(storage, *header, *old, hurry)),
             Job::Trim { numbers } => {
                 let Some(number) = numbers.front() else {
                     let result = storage.sync_dir(Dir::Journal);
@@ -232,7 +217,7 @@ impl Job {
     }
 }
 
-fn prepare(storage: &Storage, header: Header, old: Option<u64>) -> Done {
+fn prepare(storage: &Storage, header: Header, old: Option<u64>, hurry: &AtomicBool) -> Done {
     if let Some(number) = old {
         let name = preparing_name(header.number);
         match storage.rename(Dir::Journal, &segment_name(number), &name, true) {
@@ -245,7 +230,7 @@ fn prepare(storage: &Storage, header: Header, old: Option<u64>) -> Done {
             return Done::Failed(error);
         }
     }
-    match prepare_segment(storage, header, old.is_some()) {
+    match prepare_segment(storage, header, old.is_some(), hurry) {
         Ok(segment) => Done::Prepared(segment),
         Err(error) if storage.failure().is_some() => Done::Failed(error),
         Err(error) => Done::NotPrepared(error, None),
@@ -267,14 +252,24 @@ pub fn preparing_name(number: u64) -> String {
 ///
 /// # Errors
 /// Of the storage; lack of space shows here, and then nothing is left of it.
-pub fn prepare_segment(storage: &Storage, header: Header, recycled: bool) -> Result<Segment, StorageError> {
-    make_segment(storage, header, recycled).inspect_err(|_| {
+pub fn prepare_segment(
+    storage: &Storage,
+    header: Header,
+    recycled: bool,
+    hurry: &AtomicBool,
+) -> Result<Segment, StorageError> {
+    make_segment(storage, header, recycled, hurry).inspect_err(|_| {
         // A failed disk does not take this any more, and the next recovery removes it.
         let _ = storage.unlink(Dir::Journal, &preparing_name(header.number));
     })
 }
 
-fn make_segment(storage: &Storage, header: Header, recycled: bool) -> Result<Segment, StorageError> {
+fn make_segment(
+    storage: &Storage,
+    header: Header,
+    recycled: bool,
+    hurry: &AtomicBool,
+) -> Result<Segment, StorageError> {
     let bytes = header.bytes;
     let name = preparing_name(header.number);
     // An old segment has this length: written over in place it needs no space.
@@ -284,8 +279,9 @@ fn make_segment(storage: &Storage, header: Header, recycled: bool) -> Result<Seg
     let zeros = vec![0; WRITE_BYTES];
     let mut at = HEADER_BYTES;
     while at < bytes && !recycled {
-        if at > HEADER_BYTES {
-            // Piece by piece: a sync of the journal that comes meanwhile must not wait for all of them.
+        if at > HEADER_BYTES && !hurry.load(Relaxed) {
+            // Piece by piece: a sync of the journal that comes meanwhile must not wait for all of them. That takes
+            // several times as long, and who needs this segment would wait for that.
             file.sync()?;
         }
         let some = zeros.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
@@ -297,140 +293,4 @@ fn make_segment(storage: &Storage, header: Header, recycled: bool) -> Result<Seg
     storage.sync_dir(Dir::Journal)?;
     let file = file.renamed(Dir::Journal, &segment_name(header.number));
     Ok(Segment { header, file, bytes })
-}
-
-/// One lane of background work.
-#[derive(Debug)]
-pub struct Lane(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    Thread {
-        jobs: mpsc::Sender<Job>,
-        done: mpsc::Receiver<Done>,
-        bell: Arc<OnceLock<Bell>>,
-        /// Somebody waits for the job's end.
-        hurry: Arc<AtomicBool>,
-    },
-    Inline {
-        storage: StorageBox,
-        jobs: VecDeque<Job>,
-    },
-}
-
-struct StorageBox(Storage);
-
-impl std::fmt::Debug for StorageBox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Storage")
-    }
-}
-
-impl Lane {
-    /// A lane on a thread of its own, which ends with the lane.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn thread(name: &str, storage: Storage) -> std::io::Result<Lane> {
-        let (jobs, inbox) = mpsc::channel::<Job>();
-        let (outbox, done) = mpsc::channel();
-        let bell = Arc::new(OnceLock::<Bell>::new());
-        let rings = bell.clone();
-        let hurry = Arc::new(AtomicBool::new(false));
-        let hurries = hurry.clone();
-        let yields = name == KEEPING;
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            if yields {
-                // Its work can wait; where the system does not let it, it takes its share.
-                let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
-            }
-            for mut job in inbox {
-                let mut stalls = 0_u32;
-                let end = loop {
-                    match job.step(&storage) {
-                        Step::End(end) => break end,
-                        Step::More => {}
-                        Step::Rest if hurries.load(Relaxed) => {}
-                        Step::Rest => std::thread::sleep(REST),
-                        Step::Stalled(error) => {
-                            if stalls.is_multiple_of(STALLS_PER_WORD) {
-                                tracing::warn!(%error, "background work waits, and goes on by itself");
-                            }
-                            stalls = stalls.wrapping_add(1);
-                            std::thread::sleep(STALL);
-                        }
-                    }
-                };
-                drop(job);
-                if outbox.send(end).is_err() {
-                    return;
-                }
-                if let Some(bell) = rings.get() {
-                    bell.ring();
-                }
-            }
-        })?;
-        Ok(Lane(Kind::Thread { jobs, done, bell, hurry }))
-    }
-
-    /// From now on the lane rings at the end of each job.
-    pub fn ring(&self, with: Bell) {
-        if let Kind::Thread { bell, .. } = &self.0 {
-            // Set once, by the one writer.
-            let _ = bell.set(with);
-        }
-    }
-
-    /// A lane that works when it is polled, one step at a time.
-    pub fn inline(storage: Storage) -> Lane {
-        Lane(Kind::Inline { storage: StorageBox(storage), jobs: VecDeque::new() })
-    }
-
-    /// Hands a job to the lane.
-    pub fn submit(&mut self, job: Job) {
-        match &mut self.0 {
-            // A lane whose thread is gone shows at the next poll.
-            Kind::Thread { jobs, .. } => drop(jobs.send(job)),
-            Kind::Inline { jobs, .. } => jobs.push_back(job),
-        }
-    }
-
-    /// A job's end, if one has come.
-    pub fn poll(&mut self) -> Option<Done> {
-        match &mut self.0 {
-            Kind::Thread { done, .. } => match done.try_recv() {
-                Ok(end) => Some(end),
-                Err(mpsc::TryRecvError::Empty) => None,
-                Err(mpsc::TryRecvError::Disconnected) => Some(gone()),
-            },
-            Kind::Inline { storage, jobs } => {
-                let Step::End(end) = jobs.front_mut()?.step(&storage.0) else { return None };
-                jobs.pop_front();
-                Some(end)
-            }
-        }
-    }
-
-    /// Waits for a job's end. Only for a lane that has been given one.
-    pub fn wait(&mut self) -> Done {
-        if let Kind::Thread { done, hurry, .. } = &mut self.0 {
-            hurry.store(true, Relaxed);
-            let end = done.recv().unwrap_or_else(|_| gone());
-            hurry.store(false, Relaxed);
-            return end;
-        }
-        loop {
-            if let Some(end) = self.poll() {
-                return end;
-            }
-            if matches!(&self.0, Kind::Inline { jobs, .. } if jobs.is_empty()) {
-                return gone();
-            }
-        }
-    }
-}
-
-fn gone() -> Done {
-    let source = std::io::Error::other("a background thread ended");
-    Done::Failed(StorageError { what: "background work".to_owned(), source })
 }

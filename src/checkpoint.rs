@@ -16,7 +16,9 @@ use crate::vault::{Now, UnderWay, Vault, VaultError};
 pub const SEGMENTS_PER_CHECKPOINT: usize = 8;
 /// No group is taken while the journal holds this many segments and a checkpoint is under way.
 pub const SEGMENTS_BACK_PRESSURE: usize = 16;
-const _: () = assert!(SEGMENTS_PER_CHECKPOINT < SEGMENTS_BACK_PRESSURE);
+/// While it holds this many a checkpoint under way no longer spares the disk: it would end in back-pressure.
+const SEGMENTS_HURRY: usize = 12;
+const _: () = assert!(SEGMENTS_PER_CHECKPOINT < SEGMENTS_HURRY && SEGMENTS_HURRY < SEGMENTS_BACK_PRESSURE);
 /// Sessions in one frame of a checkpoint.
 const SESSIONS_PER_FRAME: usize = 1024;
 /// Most bytes of such a frame: each row is at most 124 bytes.
@@ -62,6 +64,9 @@ impl Vault {
         }
         while let Some(done) = self.checkpointing.lane.poll() {
             self.checkpoint_heard(done)?;
+        }
+        if self.journal.held_segments() >= SEGMENTS_HURRY {
+            self.checkpointing.lane.hurry();
         }
         if now.mono < self.checkpointing.not_before {
             return Ok(());
@@ -165,6 +170,25 @@ impl Vault {
         self.journal.trim(begin.segment);
         self.lots.prune();
         Ok(())
+    }
+
+    /// Back-pressure: no group is taken before the journal, or the number of descriptors that wait for their sync, is
+    /// small again. Mostly the checkpoint under way makes it so.
+    pub(crate) fn relieve(&mut self, now: Now) -> Result<(), VaultError> {
+        if !self.is_pressed() {
+            return Ok(());
+        }
+        self.answers.ring();
+        let begun = Instant::now();
+        self.finish_checkpoint(now)?;
+        if self.is_pressed() {
+            self.checkpoint_now(Now { mono: now.mono + begun.elapsed(), ..now })?;
+        }
+        Ok(())
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.journal.held_segments() >= SEGMENTS_BACK_PRESSURE || self.lots.is_crowded()
     }
 
     /// Makes a whole checkpoint now, after the one under way; waits for the background.

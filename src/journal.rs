@@ -11,16 +11,20 @@
 //!    has room.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::background::{Done, Job, Lane, Segment, prepare_segment};
+use crate::background::{Done, Job, Segment, prepare_segment};
 use crate::frame::{self, Content, END_BYTES, Frame, HEADER_BYTES, Header, Position};
+use crate::lane::Lane;
 use crate::queue::Bell;
 use crate::spares::Spares;
 use crate::storage::{File, Storage, StorageError};
 
 /// Without a spare segment batches leave this part of the current one to a checkpoint.
 const ROOM_SHARE: u64 = 4;
+/// Once this part of a segment is used, the spare that the next turn will want should be ready.
+const HURRY_SHARE: u64 = 2;
 /// A buffer that grew beyond this for one large batch is given back.
 const BUFFER_BYTES: usize = 16 << 20;
 
@@ -81,7 +85,8 @@ impl Journal {
     ) -> Result<Journal, StorageError> {
         let uuid = uuid::Uuid::new_v4().as_u128();
         let header = Header { number, uuid, previous: 0, bytes: segment_bytes };
-        let segment = prepare_segment(&storage, header, false)?;
+        // Whoever starts waits for it.
+        let segment = prepare_segment(&storage, header, false, &AtomicBool::new(true))?;
         let mut journal = Journal {
             storage: StorageRef(storage.clone()),
             held: VecDeque::from([(number, segment.bytes)]),
@@ -167,6 +172,9 @@ impl Journal {
         let no_spare = who == For::Batch && self.spares.is_empty();
         let left = if no_spare { self.segment_bytes() / ROOM_SHARE } else { 0 };
         if self.fits(bytes + left) {
+            if self.position().offset > self.segment.bytes / HURRY_SHARE {
+                self.spares.hurry();
+            }
             return Ok(true);
         }
         let needed = if who == For::Batch { 2 } else { 1 };

@@ -42,7 +42,7 @@
 //! | [`frame`], [`journal`], [`spares`], [`chain`], [`window`] | journal bytes; writing them; segments to come; reading them back and deciding what they mean; a window at a time |
 //! | [`lots`], [`hands`], [`archive`], [`seal`], [`keeping`], [`packing`], [`quarantine`] | lot files; what others did to them; where finished ones go, how a lot is closed, the archive kept, and a file compressed; what is set aside |
 //! | [`recovery`], [`redo`], [`rebase`], [`rewrite`] | from whatever a crash left to a vault that may take batches |
-//! | [`background`], [`chore`], [`marker`] | the vault's helpers: segments prepared and removed, lots synced; that they are being synced |
+//! | [`lane`], [`background`], [`chore`], [`marker`] | the vault's helpers, each a thread; their work: segments prepared and removed, lots synced; that they are being synced |
 //! | [`storage`], [`medium`], [`disk`], [`taking`] | the disk seam with its failure latch; what a disk can do; the real one, and why it cannot be had |
 //! | [`metrics`] | counters, quantiles and histograms |
 //! | [`scrape`], [`exposition`], [`sampler`] | the metrics page over HTTP, where it is asked for; what stands on it; figures of the process and the disk |
@@ -90,6 +90,7 @@ pub mod inventory;
 pub mod item;
 pub mod journal;
 pub mod keeping;
+pub mod lane;
 pub mod lines;
 pub mod load;
 pub mod lots;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::archive;
-use crate::background::{KEEPING, Lane, PREPARING_SUFFIX};
+use crate::background::PREPARING_SUFFIX;
 use crate::batch::{Batch, Body, Durability, LotId, SessionId, decode_stem};
 use crate::chain::{self, Decision, Scanned};
 use crate::chores::keeping_policy;
@@ -16,6 +16,7 @@ use crate::config::VaultConfig;
 use crate::disk::{RealDisk, TakeError};
 use crate::frame::{FORMAT_VERSION, Position, segment_name};
 use crate::journal::Journal;
+use crate::lane::{KEEPING, Lane};
 use crate::lots::{FRESH_SUFFIX, LOT_SUFFIX, Lots, SEAL_SUFFIX, SEALING_SUFFIX};
 use crate::marker::{clear_marker, is_marked};
 use crate::means::SPACE_RESERVE_BYTES;

@@ -7,8 +7,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::background::{Done, Job, Lane, Segment};
+use crate::background::{Done, Job, Segment};
 use crate::frame::Header;
+use crate::lane::Lane;
 use crate::storage::{Dir, Storage, StorageError};
 
 /// Spare segments kept ready.
@@ -81,6 +82,13 @@ impl Spares {
     pub(crate) fn bytes(&self) -> u64 {
         self.ready.iter().map(|s| s.bytes).sum::<u64>()
             + (self.old.len() + usize::from(self.preparing)) as u64 * self.segment_bytes
+    }
+
+    /// A segment that is being prepared for want of spares is wanted soon.
+    pub(crate) fn hurry(&self) {
+        if self.preparing && self.ready.len() < SPARE_SEGMENTS {
+            self.lane.hurry();
+        }
     }
 
     /// Why no segment could be prepared lately.

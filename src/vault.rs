@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::background::Lane;
 use crate::batch::{Batch, Code, Outcome, Refusal, SessionId};
 use crate::config::VaultConfig;
 use crate::frame::{self, BatchFrame, Position};
 use crate::journal::Journal;
+use crate::lane::Lane;
 use crate::lots::{Lot, Lots};
 use crate::metrics::Metrics;
 use crate::queue::{Answers, Ticket};

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use crate::apply::PENDING_RETRY;
 use crate::batch::{Batch, Code, Durability, Outcome, Refusal};
-use crate::checkpoint::SEGMENTS_BACK_PRESSURE;
 use crate::frame::{self, Content};
 use crate::journal::For;
 use crate::lots::{Look, Lot};
@@ -360,9 +359,7 @@ impl Vault {
                 Next::Group(group) => {
                     let now = Now::read();
                     self.commit_group(group, now)?;
-                    if self.journal.held_segments() >= SEGMENTS_BACK_PRESSURE || self.lots.is_crowded() {
-                        self.checkpoint_now(Now::read())?;
-                    }
+                    self.relieve(Now::read())?;
                 }
                 Next::Deadline => {}
                 Next::Closed => break,

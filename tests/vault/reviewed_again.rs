@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lotlog::batch::{Durability, Outcome};
 use lotlog::queue::queue;
@@ -374,4 +374,45 @@ fn who_is_answered_before_a_checkpoint_does_not_wait_for_its_syncs() {
     }));
     rig.vault.run(receiver).unwrap();
     assert!(heard.load(Ordering::SeqCst), "their lots are synced, and nobody has woken them");
+}
+
+/// The checkpoint under way when the journal becomes too long makes it short: nobody waits for a second one.
+#[test]
+fn back_pressure_ends_with_the_checkpoint_under_way() {
+    let mut rig = Rig::new();
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let counted = syncs.clone();
+    rig.disk.set_hook(Box::new(move |_, what| {
+        counted.fetch_add(usize::from(what.starts_with("sync lots/L")), Ordering::SeqCst);
+        Ok(())
+    }));
+    let mut seqs = 1..;
+    let mut group = |count| -> Vec<_> {
+        seqs.by_ref().take(count).map(|seq| rig.farm.send("L", "s", seq, Synced, 1, 25_000)).collect()
+    };
+    // About 15 segments, of which 8 want a checkpoint and 16 hold up the next group.
+    let now = rig.around.now();
+    rig.vault.commit_group(group(145), now).unwrap();
+    rig.vault.tick(now).unwrap();
+    while rig.vault.is_busy() {
+        rig.vault.tick(now).unwrap();
+    }
+    rig.vault.tick(now).unwrap();
+    assert_eq!(syncs.load(Ordering::SeqCst), 0, "it is begun, not ended");
+    let (sender, receiver) = queue();
+    let vault = rig.vault;
+    let writer = std::thread::spawn(move || vault.run(receiver));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for count in [40, 1] {
+        for submission in group(count) {
+            sender.try_send(submission).unwrap();
+        }
+        while !rig.farm.hear().sent.iter().all(|s| s.answer.is_some()) {
+            assert!(Instant::now() < deadline, "the answers do not come");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert_eq!(syncs.load(Ordering::SeqCst), 1, "checkpoints that the third group had to wait for");
+    drop(sender);
+    writer.join().unwrap().unwrap();
 }

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lotlog::background::Lane;
 use lotlog::batch::{Batch, Body, Durability, LotId, Outcome, STAMP_BYTES, SessionId};
 use lotlog::config::VaultConfig;
+use lotlog::lane::Lane;
 use lotlog::metrics::Metrics;
 use lotlog::queue::{Mailbox, Submission, Ticket};
 use lotlog::recovery::OpenError;
