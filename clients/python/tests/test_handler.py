@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import unittest
+import warnings
 
 from .support import TestCase
 
@@ -46,7 +47,9 @@ class Handler(TestCase):
         warner.propagate = False
         self.addCleanup(setattr, warner, "propagate", True)
         self.place.stop()
-        client.log([{"n": 1}], lot_id="W")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")  # also where the tests run with -W error
+            client.log([{"n": 1}], lot_id="W")
         self.place.start()
         client.flush()
         self.assertIn("not stored", self.place.records("W")[0]["message"])

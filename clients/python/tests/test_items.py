@@ -90,7 +90,7 @@ class Forms(TestCase):
         scalars = [numpy.int64(1), numpy.float64(2.5), numpy.float32(0.5), numpy.uint8(3), numpy.bool_(True), numpy.array(4.0)]
         self.check([{"sku_local": s, "est_price_mu": s} for s in scalars],
                    [(1, 1.0), (2.5, 2.5), (0.5, 0.5), (3, 3.0), (True, 1.0), (4.0, 4.0)])  # fmt: skip
-        for missing in (numpy.float64("nan"), numpy.float32("nan"), numpy.datetime64("NaT")):
+        for missing in (numpy.float64("nan"), numpy.float32("nan"), numpy.datetime64("NaT", "ns")):
             self.check([{"sku_local": missing, "est_price_mu": missing}], [(None, None)])
 
     @unittest.skipIf(pandas is None, "pandas is not installed")

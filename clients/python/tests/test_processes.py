@@ -317,6 +317,43 @@ class Processes(TestCase):
         self.assertEqual(len(seen), len(set(seen)), "nothing twice")
         self.assertIn(200, seen)
 
+    def test_what_runs_in_the_midst_of_a_call_may_log_whatever_line_it_meets(self):
+        # At the line `at` of a call something else logs too, as a signal handler does, or a finalizer.
+        code = (
+            "import gc, sys, lotlog\n"
+            "gc.disable()  # the end of a client is no line of the next one's call\n"
+            "def call(at):\n"
+            "    client, left = lotlog.Client(sys.argv[1], ack='written', on_failure='warn', timeout=20), [at]\n"
+            "    def trace(frame, event, _):\n"
+            "        if 'lotlog' not in frame.f_code.co_filename: return None\n"
+            "        left[0] -= event == 'line'\n"
+            "        if left[0] == 0:\n"
+            "            sys.settrace(None)\n"
+            "            nested.append(client.log([{'n': at}], lot_id='N', wait=False))\n"
+            "        return trace\n"
+            "    nested = []\n"
+            "    sys.settrace(trace)\n"
+            "    try: outer = client.log([{'n': at}], lot_id='L')\n"
+            "    finally: sys.settrace(None)\n"
+            "    client.flush()\n"
+            "    assert outer.records == 1, outer\n"
+            "    assert all(r.done() and (r.records == 1) == (r.error is None) for r in nested), nested\n"
+            "    lost.append(client.stats()['lost'])\n"
+            "    client.close()\n"
+            "    return bool(nested)\n"
+            "lost, at = [], 1\n"
+            "while call(at): at += 1\n"
+            "lotlog.Client(sys.argv[1]).sync()\n"
+            "print(at - 1, sum(lost))\n"
+        )
+        run = self.python(code, self.place.socket, interpreter=("-W", "ignore"))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        lines, lost = map(int, run.stdout.split())
+        self.assertGreater(lines, 50)
+        self.assertLess(0, lost)
+        self.assertEqual(self.seen(), list(range(1, lines + 2)))
+        self.assertEqual(len(self.place.records("N")), lines - lost, "stored or counted, each of them")
+
     @unittest.skipIf(sys.version_info < (3, 12), "only Python 3.12 and later warn of forks with threads")
     def test_a_fork_after_everything_gives_no_deprecation_warning(self):
         code = (

@@ -287,10 +287,22 @@ class Core:
                 self._counts["unknown"] += 1
                 error = Unreachable(f"no answer in {timeout:g} s, so the batch may be stored or not: {why}", True)
             else:
-                self._counts["lost"] += 1
-                self._counts["lost_records"] += batch.records
-                error = Unreachable(f"not stored in {timeout:g} s: {why}")
+                self._lost(batch, Unreachable(f"not stored in {timeout:g} s: {why}"))
+                continue
             self._not_stored(batch, error)
+
+    def _lost(self, batch: Batch, error: Exception) -> None:
+        self._counts["lost"] += 1
+        self._counts["lost_records"] += batch.records
+        self._not_stored(batch, error)
+
+    def _lose_at_once(self, bodies: List[Body], receipt: Receipt, error: Exception) -> Receipt:
+        """Nothing can be done with what a call was given, not even to tell callers: something else is in hand."""
+        for body in bodies:
+            self._lost(Batch(b"", body.records, receipt), error)
+        if self._on_failure == "raise":
+            raise error
+        return receipt
 
     def _others_wait(self, receipt: Receipt) -> bool:
         now = time.monotonic()
@@ -300,9 +312,7 @@ class Core:
         why = self._session.trouble or f"the daemon at {self._driver.link.path} gave no answer"
         gone, left = self._session.withdraw(receipt)
         for batch in gone:
-            self._counts["lost"] += 1
-            self._counts["lost_records"] += batch.records
-            self._not_stored(batch, Unreachable(f"not stored in {timeout:g} s: {why}"))
+            self._lost(batch, Unreachable(f"not stored in {timeout:g} s: {why}"))
         for batch in left:  # what becomes of it is counted once it is known
             text = f"no answer in {timeout:g} s, so the batch may be stored or not: {why}"
             self._not_stored(Batch(b"", batch.records, receipt), Unreachable(text, True))
@@ -321,14 +331,12 @@ class Core:
         try:
             self._spool.write(lines)
         except OSError as error:
-            self._counts["lost"] += len(batches)
-            self._counts["lost_records"] += records
             failure = SpoolError(
                 f"{len(batches)} batches could neither be delivered nor be spooled in {self._spool.directory} "
                 f"({error}), so they are lost; make room there, or name another place with LOTLOG_SPOOL_DIR"
             )
             for batch in batches:
-                self._not_stored(batch, failure)
+                self._lost(batch, failure)
             return
         self._spool_waits = self._mode == "on"
         self._counts["spooled"] += len(batches)

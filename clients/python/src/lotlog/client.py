@@ -27,8 +27,9 @@ class Client(Core):
     """A producer's connection to lotlogd. One for each process; threads may share it, and a forked child gets a session of
     its own by itself."""
 
-    #: The thread that took the lock last.
-    _holder: int
+    #: One that knows its owner from the moment it is taken: whatever runs in the midst of a call, even between two lines, can
+    #: ask. It is never taken twice by one thread.
+    _lock: Any
     #: The thread that polls the connection for all, until when at most, and who waits for it.
     _poller_is: int
     _polled_until: float
@@ -65,11 +66,10 @@ class Client(Core):
         self._enter()
         if not bodies:
             return receipt
-        if self._lock.locked():
-            self._refuse_reentry()
+        if self._lock._is_owned():
+            return self._lose_at_once(bodies, receipt, self._reentered())
         if self._mode == "spool" or (self._spool_waits and not self._deliver_spool(started, time_given, wait)):
             with self._lock:
-                self._holder = threading.get_ident()
                 self._keep_bodies(bodies, receipt)
         else:
             self._submit(bodies, receipt, started, time_given)
@@ -96,7 +96,6 @@ class Client(Core):
             if gave_up:
                 self._lose_all(timeout, None)
             with self._lock:
-                self._holder = threading.get_ident()
                 if gave_up and self._spool_waits:
                     self._keep_bodies(bodies[at:], receipt)  # behind those that went there just now
                     return
@@ -109,17 +108,17 @@ class Client(Core):
     # leaves nothing locked; whoever waits, waits without it.
 
     def _refuse_reentry(self) -> None:
+        if self._lock._is_owned():
+            raise self._reentered()
+
+    def _reentered(self) -> Unreachable:
         """A signal handler, or whatever else runs in the midst of a call, cannot wait for what it interrupted."""
-        if self._lock.locked() and self._holder == threading.get_ident():
-            time.sleep(0.05)  # or another thread has just taken it
-            if self._lock.locked() and self._holder == threading.get_ident():
-                raise Unreachable("the client is in the middle of a call that a signal interrupted: nothing was sent")
+        return Unreachable("the client is in the middle of a call that a signal interrupted: nothing was sent")
 
     def _pump(self, until: Callable[[], bool], started: float, timeout: float) -> bool:
         """Works until something is true; False when the time is over."""
         while True:
             with self._lock:
-                self._holder = threading.get_ident()
                 now = time.monotonic()
                 try:
                     wait = self._step(until, now, self._limit(started, timeout) - now)
@@ -165,7 +164,6 @@ class Client(Core):
     def _lose_all(self, timeout: float, receipt: Optional[Receipt]) -> None:
         """The time is over. Another thread may have given everything up already."""
         with self._lock:
-            self._holder = threading.get_ident()
             if receipt is None or not receipt.done():
                 self._give_up(timeout, receipt)
             waiters, self._waiters = self._waiters, []
@@ -200,7 +198,6 @@ class Client(Core):
             self._warn("spool trouble", f"the spool in {self._spool.directory} cannot be delivered: {error}")
             return True
         with self._lock:
-            self._holder = threading.get_ident()
             return self._after_delivery(delivery)
 
     # All that is pending, and the end.
@@ -300,8 +297,8 @@ class Client(Core):
         self._finish(max(0.0, deadline - time.monotonic()), False)
 
     def _begin_waiting(self) -> None:
-        self._lock = threading.Lock()
-        self._holder = self._poller_is = 0
+        self._lock = threading.RLock()
+        self._poller_is = 0
         self._polled_until = 0.0
         self._waiters = []
 
