@@ -43,15 +43,24 @@ impl Policy {
     }
 }
 
-/// A file in the archive, plain or compressed or, after a crash, both.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// A file in the archive, plain or compressed or, after a crash, both. There may be millions: what is in it is small.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kept {
     /// When it was last written.
     seconds: i64,
     number: u64,
-    stem: String,
-    names: Vec<String>,
+    stem: Arc<str>,
+    plain: bool,
+    packed: bool,
     bytes: u64,
+}
+
+impl Kept {
+    /// Its names, a compressed one first: beside the plain one it may be what a crash has left of it.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let packed = self.packed.then(|| archive::packed_name(self.number));
+        packed.into_iter().chain(self.plain.then(|| archive::plain_name(self.number)))
+    }
 }
 
 /// One round over the archive, or over a few of its files.
@@ -121,7 +130,8 @@ impl Keeping {
             Some(birth) => birth.micros.div_euclid(1_000_000),
             None => file.stat()?.modified_seconds,
         };
-        Ok(u64::try_from(self.now_seconds - seconds).is_ok_and(|age| age >= self.policy.rotate_seconds))
+        Ok(u64::try_from(self.now_seconds.saturating_sub(seconds))
+            .is_ok_and(|age| age >= self.policy.rotate_seconds))
     }
 
     /// The directories of lots in the archive.
@@ -160,7 +170,7 @@ impl Keeping {
         if is_sealed(storage, stem)? {
             return Ok(());
         }
-        let mut files: BTreeMap<u64, Kept> = BTreeMap::new();
+        let (mut files, shared): (BTreeMap<u64, Kept>, Arc<str>) = (BTreeMap::new(), stem.into());
         for name in names_in(storage, dir)? {
             let Some(number) = number_of(&name) else { continue };
             let stat = storage.stat(Dir::Archive, &format!("{dir}/{name}"))?;
@@ -168,15 +178,16 @@ impl Keeping {
             let kept = files.entry(number).or_insert_with(|| Kept {
                 seconds: stat.modified_seconds,
                 number,
-                stem: stem.to_owned(),
-                ..Kept::default()
+                stem: shared.clone(),
+                plain: false,
+                packed: false,
+                bytes: 0,
             });
             kept.seconds = kept.seconds.max(stat.modified_seconds);
             kept.bytes += stat.bytes;
-            kept.names.push(name);
+            let is_plain = name.ends_with(PLAIN_SUFFIX);
+            (kept.plain, kept.packed) = (kept.plain || is_plain, kept.packed || !is_plain);
         }
-        // They come in any order, and the plain one must go last.
-        files.values_mut().for_each(|kept| kept.names.sort_unstable());
         self.kept_bytes += files.values().map(|kept| kept.bytes).sum::<u64>();
         self.kept.extend(files.into_values());
         Ok(())
@@ -186,7 +197,7 @@ impl Keeping {
     fn retain(&mut self, storage: &Storage) -> Result<bool, StorageError> {
         let Policy { retain_seconds, retain_bytes, .. } = self.policy;
         let Some(oldest) = self.kept.front() else { return Ok(false) };
-        let age = u64::try_from(self.now_seconds - oldest.seconds).unwrap_or(0);
+        let age = u64::try_from(self.now_seconds.saturating_sub(oldest.seconds)).unwrap_or(0);
         let why = if retain_seconds > 0 && age > retain_seconds {
             "it is older than retain_age_seconds"
         } else if retain_bytes > 0 && self.kept_bytes > retain_bytes {
@@ -201,13 +212,12 @@ impl Keeping {
             if is_sealed(storage, &oldest.stem)? {
                 return Ok(false);
             }
-            // A compressed one first: beside the plain one it may be what a crash has left of it.
-            for name in oldest.names.iter().rev() {
+            for name in oldest.names() {
                 storage.apart().unlink(Dir::Archive, &format!("{dir}/{name}"))?;
             }
             Ok(true)
         });
-        let file = format!("archive/{dir}/{}", oldest.names.first().map_or("", String::as_str));
+        let file = format!("archive/{dir}/{}", oldest.names().last().unwrap_or_default());
         match gone.unwrap_or(Ok(false)) {
             Ok(false) => return Ok(true),
             Err(error) if storage.failure().is_some() => return Err(error),
