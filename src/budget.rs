@@ -136,6 +136,12 @@ impl Hold {
         Hold { pass, share }
     }
 
+    /// Whether others of this budget wait for what it holds, or soon will: half of it is in use, or its one pass.
+    pub fn is_tight(&self) -> bool {
+        let budget = &self.share.budget;
+        self.pass.is_some() || budget.used_bytes() >= budget.limit_bytes / 2
+    }
+
     /// Holds `text_bytes` and what a request takes beside, whatever the budget says: the growth of a line as
     /// it is normalised is bounded, and the line itself was let in.
     pub fn hold(&mut self, text_bytes: usize) {
@@ -157,6 +163,11 @@ impl Held {
     /// Both together.
     pub fn new(all: Hold, own: Option<Hold>) -> Held {
         Held { all, own }
+    }
+
+    /// Takes out what it holds of its user's quota.
+    pub fn take_own(&mut self) -> Option<Hold> {
+        self.own.take()
     }
 
     /// See [`Hold::hold`].

@@ -94,7 +94,8 @@ impl Vault {
             self.answers.ring();
         }
         self.overdue = self.ready.len();
-        let covered: Vec<Staged> = self.staged.drain(..std::mem::take(&mut self.covered)).collect();
+        let mut covered: Vec<Staged> = self.staged.drain(..std::mem::take(&mut self.covered)).collect();
+        covered.iter_mut().for_each(|staged| staged.quota = None);
         // A small one waits until these are answered.
         if !self.journal.is_syncing() && self.wants_sync(now.mono) && !self.is_small() {
             self.begin_sync();
@@ -176,6 +177,8 @@ impl Vault {
         self.group_lots.clear();
         let mut hand: Vec<Staged> = self.ready.drain(..).flat_map(|(_, batches)| batches).collect();
         hand.append(&mut self.staged);
+        // Synced: what cannot be written to its lot file now keeps nobody's quota.
+        hand.iter_mut().for_each(|staged| staged.quota = None);
         self.apply(hand, now)?;
         self.note_applied(now.mono);
         // What follows may take its time, and who was answered need not wait for it.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::batch::{Batch, Code, Outcome, Refusal};
-use crate::budget::Held;
+use crate::budget::{Held, Hold};
 use crate::order::Order;
 
 /// Most submissions waiting in the queue.
@@ -187,6 +187,11 @@ impl Ticket {
     pub fn holding(mut self, held: Held) -> Ticket {
         self.held = Some(held);
         self
+    }
+
+    /// Takes over what the submission holds of its user's quota: its answer no longer gives that back.
+    pub fn take_quota(&mut self) -> Option<Hold> {
+        self.held.as_mut()?.take_own()
     }
 
     /// From here on the batch's bytes may be in the journal: nobody may say that it was not stored.

@@ -213,10 +213,9 @@ impl Vault {
     fn take_stranded(&mut self, stranded: Vec<Stranded>, now: Now) -> Result<(), OpenError> {
         for batch in stranded {
             let lot = self.lots.strand(&batch.stem, batch.lot_offset);
-            let why = batch.why.clone();
             tracing::warn!(
                 lot = batch.stem,
-                why,
+                why = batch.why,
                 "a committed batch cannot be written to its lot file yet: it is kept and tried again"
             );
             let lot_offset = self.lots.plan(lot, batch.lines_bytes);
@@ -225,6 +224,7 @@ impl Vault {
                 lot,
                 lot_offset,
                 stamp_micros: batch.stamp_micros,
+                quota: None,
                 waiting: Vec::new(),
                 batch: Batch {
                     lot: lot_of_stem(&batch.stem),
@@ -236,7 +236,7 @@ impl Vault {
                     body: Body { items: batch.items, suffix: batch.suffix, ..Body::default() },
                 },
             };
-            self.pending.push(Pending { staged, for_space: false, why, since: now.mono });
+            self.pending.push(Pending { staged, for_space: false, why: batch.why, since: now.mono });
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::batch::{Batch, Code, Outcome, Refusal, SessionId};
+use crate::budget::Hold;
 use crate::config::VaultConfig;
 use crate::frame::{self, BatchFrame, Position};
 use crate::journal::Journal;
@@ -54,6 +55,8 @@ pub(crate) struct Staged {
     pub lot_offset: u64,
     pub batch: Batch,
     pub stamp_micros: i64,
+    /// Held until it is synced: users who share the daemon share the disk, which takes less than they can write.
+    pub quota: Option<Hold>,
     /// Answered when the batch is in its lot file.
     pub waiting: Vec<(Ticket, Outcome)>,
 }

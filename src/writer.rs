@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::apply::PENDING_RETRY;
 use crate::batch::{Batch, Code, Durability, Outcome, Refusal};
+use crate::budget::Hold;
 use crate::frame::{self, Content};
 use crate::journal::For;
 use crate::lots::{Look, Lot};
@@ -136,6 +137,7 @@ impl Vault {
             lot_offset: self.lots.plan(lot, lines_bytes),
             batch,
             stamp_micros,
+            quota: None,
             waiting: Vec::new(),
         };
         record::stamp(&mut staged.batch.body, &stamp_text(stamp_micros));
@@ -157,7 +159,11 @@ impl Vault {
         let durability = staged.batch.ack;
         let outcome = Outcome::Stored { lsn, durability };
         match durability {
-            Durability::Written => self.after_flush.push((ticket, outcome)),
+            Durability::Written => {
+                staged.quota = ticket.take_quota();
+                self.sync_wanted |= staged.quota.as_ref().is_some_and(Hold::is_tight);
+                self.after_flush.push((ticket, outcome));
+            }
             Durability::Synced => {
                 self.sync_wanted = true;
                 // A control of the power-cut rig, which must see what this loses.

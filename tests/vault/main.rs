@@ -8,6 +8,7 @@ mod faults;
 mod frames;
 mod keeping;
 mod lives;
+mod quotas;
 mod reviewed;
 mod reviewed_again;
 mod seals;
