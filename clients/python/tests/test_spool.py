@@ -220,7 +220,7 @@ class Delivery(SpoolCase):
         self.client().log([{"n": 2}], lot_id="L")
         self.assertEqual(self.seen(), [1, 2])
 
-    def test_one_process_delivers_at_a_time_and_the_others_go_on(self):
+    def test_one_process_delivers_at_a_time_and_those_with_nothing_there_go_on(self):
         self.place.stop()
         self.client().log([{"n": 0}], lot_id="L")
         self.place.start()
@@ -231,6 +231,47 @@ class Delivery(SpoolCase):
         os.close(handle)
         client.log([{"n": 2}], lot_id="L")
         self.assertEqual(sorted(self.seen()), [0, 1, 2])
+
+    def test_nobody_overtakes_what_he_has_spooled_himself_while_another_delivers(self):
+        async def other(n):
+            async with AsyncClient(self.place.socket, timeout=20, on_failure="spool", spool_dir=self.spool) as client:
+                return await client.log([{"n": n}], lot_id="A")
+
+        client = self.client(timeout=20)
+        self.place.stop()
+        client.log([{"n": 0}], lot_id="L", timeout=0.2)
+        self.place.start()
+        spool = _spool.Spool(self.spool)
+        handle = spool.lock()
+        began = time.monotonic()
+        for n in range(1, 5):
+            self.assertTrue(client.log([{"n": n}], lot_id="L").spooled, "behind the first")
+        self.assertLess(time.monotonic() - began, 5, "none of them waits for him for long")
+        self.assertEqual(asyncio.run(other(0)).records, 1)
+        spool.unlock(handle)
+        self.assertEqual(client.log([{"n": 5}], lot_id="L").records, 1)
+        self.assertEqual(self.seen(), [0, 1, 2, 3, 4, 5])
+
+    def test_a_coroutine_does_not_overtake_what_another_is_delivering_for_it(self):
+        async def work():
+            async with AsyncClient(self.place.socket, timeout=20, on_failure="spool", spool_dir=self.spool) as client:
+                self.place.stop()
+                for n in range(30):
+                    await client.log([{"n": n}], lot_id="L", timeout=0.1)
+                self.place.start()
+                self.place.freeze()
+                calls = [asyncio.ensure_future(client.log([{"n": 0}], lot_id="other"))]
+                deadline = time.monotonic() + 20
+                while not _spool._held and time.monotonic() < deadline:
+                    await asyncio.sleep(0.001)
+                calls.append(asyncio.ensure_future(client.log([{"n": 30}], lot_id="L")))
+                await asyncio.sleep(0.05)
+                self.place.thaw()
+                await asyncio.gather(*calls)
+                await client.log([{"n": 31}], lot_id="L")
+
+        asyncio.run(work())
+        self.assertEqual(self.seen(), list(range(32)))
 
     def test_an_interrupted_delivery_stores_nothing_twice(self):
         self.place.stop()

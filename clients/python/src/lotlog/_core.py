@@ -370,6 +370,8 @@ class Core:
 
     def _delivery_limit(self, delivery: Delivery, started: float, timeout: float, wait: bool) -> float:
         """Until when a call delivers what waits in the spool."""
+        if delivery.waits_for_lock:  # each time: who spooled at once would fill the spool faster than it is emptied
+            return started + min(timeout, IMPATIENT_SECONDS)
         if wait and (not self._impatient or delivery.answered):
             return started + timeout
         if delivery.driver is not None and delivery.driver.connect_failed_at >= started:
@@ -387,7 +389,7 @@ class Core:
         self._spool_waits = self._spool.has_any()
         if not self._spool_waits or delivery.may_overtake:
             return True
-        self._impatient = not delivery.answered
+        self._impatient = self._impatient or not (delivery.answered or delivery.waits_for_lock)
         why = delivery.last_trouble or f"the daemon at {self._driver.link.path} gave no answer"
         self._warn("spooled", f"batches are kept in {self._spool.directory}, behind those that lie there, until the daemon takes them: {why}")
         return False

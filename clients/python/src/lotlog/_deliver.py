@@ -19,6 +19,10 @@ from ._session import Batch, Session, Settled, line
 from ._spool import Spool, SpooledLine
 
 
+#: How often is looked whether another process has done with delivering.
+_LOCK_PAUSE_SECONDS = 0.01
+
+
 class Delivery:
     """One attempt to deliver what lies in a spool. Drive it: :meth:`work` and, as it says, :meth:`receive`, until ``ended``."""
 
@@ -26,12 +30,11 @@ class Delivery:
         self._spool = spool
         self._path = path
         self._warn = warn
-        self._handle = spool.lock()
+        self._handle: Optional[int] = None
+        #: Another process delivers, or another thread, and something of ours is left.
+        self.waits_for_lock = False
         #: What is to be delivered, the next one last.
         self._names: List[str] = []
-        if self._handle is not None:
-            spool.clear_leftovers()
-            self._names = spool.names()[::-1]
         self._name = ""
         #: The run in delivery (lines of one session, numbered without gaps), how much of it is done, what follows it.
         self._run: List[SpooledLine] = []
@@ -43,9 +46,9 @@ class Delivery:
         #: The driver of the run in delivery.
         self.driver: Optional[Driver] = None
         #: Nothing more can be done now.
-        self.ended = self._handle is None
+        self.ended = False
         #: What is left is another process's, or cannot be delivered now whatever the daemon does: new batches need not wait.
-        self.may_overtake = self._handle is None
+        self.may_overtake = False
         self.delivered_batches = 0
         self.delivered_records = 0
         self.refused_batches = 0
@@ -56,6 +59,11 @@ class Delivery:
     def work(self, now: float) -> Optional[float]:
         """As :meth:`Driver.work`."""
         while not self.ended:
+            if self._handle is None:
+                self._begin()
+                if self.waits_for_lock:
+                    return _LOCK_PAUSE_SECONDS
+                continue
             driver = self.driver
             if driver is None:
                 self._next_file()
@@ -79,6 +87,17 @@ class Delivery:
                 continue
             return driver.work(now)
         return 0.0
+
+    def _begin(self) -> None:
+        self._handle = self._spool.lock()
+        if self._handle is not None:
+            self.waits_for_lock, self.last_trouble = False, ""
+            self._spool.clear_leftovers()
+            self._names = self._spool.names()[::-1]
+        else:
+            self.last_trouble = "another process is delivering them"
+            self.waits_for_lock = self._spool.holds_ours()
+            self.ended = self.may_overtake = not self.waits_for_lock
 
     def receive(self, now: float) -> None:
         if self.driver is not None:

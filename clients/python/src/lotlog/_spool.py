@@ -53,6 +53,8 @@ class Spool:
         #: Until when (monotonic) they need not be looked at again.
         self._used_until = 0.0
         self._leftovers_are_cleared = False
+        #: The last file that was written here, and by which process.
+        self._newest = (0, "")
 
     def write(self, lines: List[bytes]) -> None:
         """Keeps request lines, in this order, behind all that were written before. Raises OSError; nothing of a file that
@@ -65,13 +67,23 @@ class Spool:
             if used + size + len(text) > self.max_bytes:
                 raise OSError(f"the spool in {self.directory} has reached {self.max_bytes} bytes")
             if group and size + len(text) > MAX_FILE_BYTES:
-                self._write_file(self._new_name(), group)
+                self._write_new(group)
                 used += size
                 group, size = [], 0
             group.append(text)
             size += len(text)
         if group:
-            self._write_file(self._new_name(), group)
+            self._write_new(group)
+
+    def _write_new(self, lines: List[bytes]) -> None:
+        name = self._new_name()
+        self._write_file(name, lines)
+        self._newest = (os.getpid(), name)
+
+    def holds_ours(self) -> bool:
+        """Whether the last file that this process wrote is still to be delivered: files go in order, so it is the last to go."""
+        pid, name = self._newest
+        return pid == os.getpid() and os.path.exists(os.path.join(self.directory, name))
 
     def replace(self, name: str, lines: List[bytes]) -> None:
         """Puts other lines in the place of a file's."""

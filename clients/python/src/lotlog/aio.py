@@ -50,7 +50,6 @@ class AsyncClient(Core):
     #: A call watches the connection, for all; who waits for it.
     _leading: bool
     _followers: Set["asyncio.Future[None]"]
-    _delivering: bool
 
     async def log(
         self,
@@ -158,9 +157,6 @@ class AsyncClient(Core):
     async def _deliver_spool(self, started: float, timeout: float, wait: bool) -> bool:
         """As the blocking client's."""
         assert self._spool is not None
-        if self._delivering:
-            return True
-        self._delivering = True
         delivery = None
         try:
             delivery = self._delivery()
@@ -184,7 +180,6 @@ class AsyncClient(Core):
         finally:
             if delivery is not None:
                 delivery.close()
-            self._delivering = False
         return self._after_delivery(delivery)
 
     # All that is pending, and the end.
@@ -263,7 +258,7 @@ class AsyncClient(Core):
             raise error
 
     def _begin_waiting(self) -> None:
-        self._leading = self._delivering = False
+        self._leading = False
         self._followers = set()
 
     async def __aenter__(self) -> "AsyncClient":
