@@ -172,15 +172,16 @@ class Core:
 
     # Into the session.
 
-    def _bodies(self, items: Any, lot_id: Any, context: Optional[Mapping[str, Any]], more: Dict[str, Any]) -> List[Body]:
-        """What was given to ``log``, as batches."""
+    def _bodies(self, items: Any, lot_id: Any, context: Optional[Mapping[str, Any]], more: Dict[str, Any]) -> Tuple[List[Body], Rows]:
+        """What was given to ``log``, as batches; and the rows that they were made of. To let go of a table's rows takes as long
+        as a third of making them: whoever waits for the daemon has the time for it while it waits."""
         if context:
             more = {**context, **more}
         if lot_id is not None:
             more["lot_id"] = lot_id
         try:
             rows = items if isinstance(items, Rows) else rows_of(items)
-            return _encode.bodies(rows, _encode.context_json(more), self._ack) if rows.rows else []
+            return _encode.bodies(rows, _encode.context_json(more), self._ack) if rows.rows else [], rows
         except Unencodable:
             self.count_unencodable()
             raise

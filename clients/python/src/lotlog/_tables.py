@@ -24,13 +24,16 @@ _DICTS = frozenset((dict,))
 Row = Dict[str, Any]
 
 
-class Rows(NamedTuple):
+class Rows:
     """Items as rows, and whether an infinity may be among their values."""
 
-    rows: List[Row]
-    may_hold_infinity: bool
-    #: Whether no row has the key; only known keys are looked up.
-    lacks: Callable[[str], bool]
+    __slots__ = ("rows", "may_hold_infinity", "lacks")
+
+    def __init__(self, rows: List[Row], may_hold_infinity: bool, lacks: Callable[[str], bool]):
+        self.rows = rows
+        self.may_hold_infinity = may_hold_infinity
+        #: Whether no row has the key; only known keys are looked up.
+        self.lacks = lacks
 
 
 def rows_of(items: Any, only: Optional[FrozenSet[str]] = None) -> Rows:

@@ -66,7 +66,7 @@ class AsyncClient(Core):
             return AsyncReceipt(0, self)
         started = time.monotonic()
         time_given = self._timeout if timeout is None else timeout
-        bodies = self._bodies(items, lot_id, context, more)
+        bodies, rows = self._bodies(items, lot_id, context, more)
         receipt = AsyncReceipt(len(bodies), self)
         receipt._is_awaited = wait
         self._enter()
@@ -76,6 +76,7 @@ class AsyncClient(Core):
             self._keep_bodies(bodies, receipt)
         else:
             await self._submit(bodies, receipt, started, time_given)
+            rows.rows = []
             waiting = (receipt, started + time_given)
             self._awaited += [waiting] if wait else []
             try:

@@ -18,6 +18,7 @@ from ._json import dumps
 from ._link import Link
 from ._receipt import Receipt
 from ._session import Batch
+from ._tables import Rows
 
 #: A poll looks up at least this often: another thread may have closed the connection or left part of a line.
 _SLICE_SECONDS = 0.1
@@ -53,13 +54,14 @@ class Client(Core):
         if self._mode == "off":
             return Receipt(0)
         started = time.monotonic()
-        return self._log(self._bodies(items, lot_id, context, more), started, wait, timeout)
+        bodies, rows = self._bodies(items, lot_id, context, more)
+        return self._log(bodies, rows, started, wait, timeout)
 
     def session(self, lot_id: Any = None, **context: Any) -> "Bound":
         """The same client with a context that need not be said with each call."""
         return Bound(self, lot_id, context)
 
-    def _log(self, bodies: List[Body], started: float, wait: bool, timeout: Optional[float]) -> Receipt:
+    def _log(self, bodies: List[Body], rows: Rows, started: float, wait: bool, timeout: Optional[float]) -> Receipt:
         time_given = self._timeout if timeout is None else timeout
         receipt = Receipt(len(bodies), self._wait_for)
         receipt._is_awaited = wait
@@ -73,6 +75,7 @@ class Client(Core):
                 self._keep_bodies(bodies, receipt)
         else:
             self._submit(bodies, receipt, started, time_given)
+            rows.rows = []
             if wait and not receipt.done():
                 self._await(receipt, started, time_given)
         self._call_back()
