@@ -234,6 +234,22 @@ class DropInWithPandas(TestCase):
         self.assertNotIn("secret", records[0])
         self.assertEqual(lotlog.dropin.default_client().stats()["dropped"], 1)
 
+    def test_of_a_frame_with_many_columns_the_known_ones_are_taken(self):
+        wide = pandas.DataFrame({"sku_local": ["A", "B"], **{f"secret{at}": [at, at] for at in range(40)}, 7: [1, 2]})
+        wide["est_price_mu"] = [1.5, 2.5]
+        twice = pandas.concat([wide, wide[["est_price_mu"]] + 1], axis=1)
+        levels = wide.copy()
+        levels.columns = pandas.MultiIndex.from_tuples([(str(name), "") for name in wide.columns])
+        for lot, frame, expected in (
+            ("wide", wide, [("A", 1.5), ("B", 2.5)]),
+            ("twice", twice, [("A", 2.5), ("B", 3.5)]),
+            ("levels", levels, [(None, None), (None, None)]),
+        ):
+            self.assertEqual(lotlog.log_predictions(frame, {"lot_id": lot}, None), 2)
+            records = self.place.records(lot)
+            self.assertEqual([(r.get("sku_local"), r.get("est_price_mu")) for r in records], expected, lot)
+            self.assertFalse([key for key in records[0] if "secret" in key or key == "7"])
+
     def test_rows_without_any_known_column_are_rows_all_the_same(self):
         frame = pandas.DataFrame({"other": [1, 2]})
         self.assertEqual(lotlog.log_predictions(frame, {"lot_id": "P"}, None), 2)

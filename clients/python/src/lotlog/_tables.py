@@ -100,7 +100,7 @@ def _columns_of(items: Any, only: Optional[FrozenSet[str]]) -> Optional[List[_Co
         return _of_mapping(items, take)
     kind = type(items)
     if hasattr(kind, "iloc") and hasattr(kind, "columns") and hasattr(kind, "dtypes"):
-        return _of_pandas(items, take)
+        return _of_pandas(items, take, only)
     if hasattr(kind, "get_columns"):  # polars
         return [_generic(s.name, s.to_list()) for s in items.get_columns() if take(s.name)]
     if hasattr(kind, "column_names") and hasattr(kind, "to_pydict"):
@@ -144,11 +144,15 @@ def _is_column(value: Any) -> bool:
     )
 
 
-def _of_pandas(frame: Any, take: Callable[[str], bool]) -> List[_Column]:
+def _of_pandas(frame: Any, take: Callable[[str], bool], only: Optional[FrozenSet[str]]) -> List[_Column]:
     columns: Dict[str, _Column] = {}
     if len(frame) == 0:
         return []
-    for label, series in frame.items():
+    pairs = frame.items()
+    if only is not None and len(frame.columns) > len(only) and frame.columns.is_unique:
+        # No Series is made of what is not taken.
+        pairs = ((label, frame[label]) for label in frame.columns.tolist() if take(str(label)))
+    for label, series in pairs:
         name = label if type(label) is str else str(label)
         if take(name):  # of two columns of one name the later counts
             columns[name] = _of_array(name, series)
