@@ -124,6 +124,18 @@ class Delivery(SpoolCase):
         self.client(timeout=20).log([{"n": 3}], lot_id="L")
         self.assertEqual(self.seen(), [0, 1, 2, 3])
 
+    def test_calls_that_do_not_wait_do_not_crawl_beside_a_daemon_that_does_not_answer(self):
+        client = self.client()
+        self.place.freeze()
+        client.log([{"n": 0}], lot_id="L")
+        began = time.monotonic()
+        for n in range(1, 31):
+            self.assertTrue(client.log([{"n": n}], lot_id="L", wait=False).spooled)
+        self.assertLess(time.monotonic() - began, 6, "a quarter of a second each was 7.5")
+        self.place.thaw()
+        client.log([{"n": 31}], lot_id="L", timeout=20)
+        self.assertEqual(self.seen(), list(range(32)))
+
     def test_a_child_forked_while_the_spool_is_delivered_does_not_keep_it_from_being_delivered(self):
         self.place.stop()
         self.client().log([{"n": 0}], lot_id="L")

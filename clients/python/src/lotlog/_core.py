@@ -27,6 +27,8 @@ MAX_UNSETTLED_BATCHES = 1024
 #: After a failure the daemon gets no more than this of a call's time, until it answers again (not with "raise"). Nor does an
 #: old spool get more of the time of a call that does not wait.
 IMPATIENT_SECONDS = 0.25
+#: How long calls that do not wait leave a daemon that does not answer in peace.
+RETRY_SECONDS = 1.0
 #: How long a call that does not wait for the answer waits for the kernel to take the whole line.
 HAND_OVER_SECONDS = 0.1
 #: After so many batches a call that does not wait looks for answers; with so many on their way each does.
@@ -111,6 +113,8 @@ class Core:
         #: Something may lie in the spool that goes before what comes now.
         self._spool_waits = self._spool is not None and self._mode == "on" and self._spool.has_any()
         self._impatient = False
+        #: When (monotonic) the next call that does not wait may try to deliver the spool.
+        self._not_before = 0.0
         self._read_at = _READ_EVERY_BATCHES
         self._warned: Dict[str, bool] = {}
         self._to_say: List[str] = []
@@ -354,10 +358,13 @@ class Core:
                 if receipt._callbacks and receipt.done():
                     self._to_call.append(receipt)
 
-    def _delivery(self) -> Optional[Delivery]:
-        """What delivers the spool; None where that is of no use, because nobody listens. Raises OSError."""
+    def _delivery(self, wait: bool) -> Optional[Delivery]:
+        """What delivers the spool; None where that is of no use, because nobody listens, or did not answer just now. Raises
+        OSError."""
         assert self._spool is not None
         if self._impatient:
+            if not wait and time.monotonic() < self._not_before:
+                return None
             probe = Link(self._driver.link.path)
             try:
                 probe.open()
@@ -391,6 +398,7 @@ class Core:
         if not self._spool_waits or delivery.may_overtake:
             return True
         self._impatient = self._impatient or not (delivery.answered or delivery.waits_for_lock)
+        self._not_before = time.monotonic() + RETRY_SECONDS
         why = delivery.last_trouble or f"the daemon at {self._driver.link.path} gave no answer"
         self._warn("spooled", f"batches are kept in {self._spool.directory}, behind those that lie there, until the daemon takes them: {why}")
         return False

@@ -160,7 +160,7 @@ class AsyncClient(Core):
         assert self._spool is not None
         delivery = None
         try:
-            delivery = self._delivery()
+            delivery = self._delivery(wait)
             if delivery is None:
                 return False
             while not delivery.ended:

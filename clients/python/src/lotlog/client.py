@@ -190,7 +190,7 @@ class Client(Core):
         """Delivers what waits in the spool; False where it still does and new batches must queue behind it."""
         assert self._spool is not None
         try:
-            delivery = self._delivery()
+            delivery = self._delivery(wait)
             if delivery is None:
                 return False
             try:
