@@ -65,7 +65,8 @@ impl Vault {
         while let Some(done) = self.checkpointing.lane.poll() {
             self.checkpoint_heard(done)?;
         }
-        if self.journal.held_segments() >= SEGMENTS_HURRY {
+        let syncing = self.checkpointing.under_way.as_ref().is_some_and(|under_way| !under_way.lots_synced);
+        if syncing && self.journal.held_segments() >= SEGMENTS_HURRY {
             self.checkpointing.lane.hurry();
         }
         if now.mono < self.checkpointing.not_before {

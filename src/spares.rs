@@ -14,8 +14,8 @@ use crate::storage::{Dir, Storage, StorageError};
 
 /// Spare segments kept ready.
 pub const SPARE_SEGMENTS: usize = 2;
-/// As many are kept as the last checkpoint made needless, but no more than this ...
-const MOST_SPARES: usize = 8;
+/// To them come as many as the last checkpoint made needless: the next one will have used them up. No more than this ...
+const MOST_SPARES: usize = 10;
 /// ... and no more than [`SPARE_SEGMENTS`] where the disk has room for fewer segments than this.
 const ROOMY_SEGMENTS: u64 = 64;
 const _: () = assert!(SPARE_SEGMENTS <= MOST_SPARES);
@@ -225,7 +225,7 @@ impl Spares {
         // Where the question fails nobody knows of any room.
         let free = self.storage.free_bytes(Dir::Journal).unwrap_or(0);
         let most = if free >= ROOMY_SEGMENTS * self.segment_bytes { MOST_SPARES } else { SPARE_SEGMENTS };
-        let wanted = (numbers.len() + kept.len()).clamp(SPARE_SEGMENTS, most);
+        let wanted = (SPARE_SEGMENTS + numbers.len() + kept.len()).min(most);
         while self.ready.len() + self.old.len() + usize::from(self.preparing) + kept.len() > wanted
             && let Some(number) = kept.pop_front()
         {

@@ -416,3 +416,37 @@ fn back_pressure_ends_with_the_checkpoint_under_way() {
     drop(sender);
     writer.join().unwrap().unwrap();
 }
+
+/// As many segments as a checkpoint makes needless are used up until the next one does: none is removed and made anew.
+#[test]
+fn under_a_steady_load_segments_are_made_of_old_ones() {
+    let mut rig = Rig::new();
+    let changes = Arc::new(AtomicUsize::new(0));
+    let counted = changes.clone();
+    rig.disk.set_hook(Box::new(move |_, what| {
+        let of_journal = what.contains("journal/") && !what.contains("syncing");
+        counted.fetch_add(
+            usize::from(of_journal && (what.starts_with("unlink") || what.starts_with("create"))),
+            Ordering::SeqCst,
+        );
+        Ok(())
+    }));
+    let now = rig.around.now();
+    let mut made = Vec::new();
+    // Five batches fill half a segment; each round is three checkpoints and more.
+    for round in 0..4 {
+        for group in 0..60 {
+            let first = (round * 60 + group) * 5;
+            let group =
+                (1..=5).map(|n| rig.farm.send("L", "s", first + n, Synced, 1, 25_000)).collect::<Vec<_>>();
+            rig.vault.commit_group(group, now).unwrap();
+            for _ in 0..20 {
+                rig.vault.tick(now).unwrap();
+            }
+        }
+        made.push(changes.swap(0, Ordering::SeqCst));
+    }
+    assert!(made[0] > 8, "the first ones are made: {made:?}");
+    assert_eq!(made[1..], [0, 0, 0], "segments made or removed in each round");
+    rig.check(false);
+}
