@@ -308,11 +308,11 @@ impl Journal {
         self.spares.give_up(needless);
     }
 
-    /// Waits until what was asked to be removed is gone.
+    /// Waits for the end of what was begun: segments that are removed, one that is prepared.
     ///
     /// # Errors
     /// When the disk failed.
-    pub fn finish_trims(&mut self, now: Instant) -> Result<(), StorageError> {
-        self.spares.finish_trims(now)
+    pub fn finish(&mut self, now: Instant) -> Result<(), StorageError> {
+        self.spares.finish(now)
     }
 }

@@ -244,12 +244,12 @@ impl Spares {
         self.lane.submit(Job::Trim { numbers });
     }
 
-    /// Waits until what was asked to be removed is gone.
+    /// Waits for the end of what was begun: segments that are removed, one that is prepared.
     ///
     /// # Errors
     /// When the disk failed.
-    pub(crate) fn finish_trims(&mut self, now: Instant) -> Result<(), StorageError> {
-        while self.trimming > 0 {
+    pub(crate) fn finish(&mut self, now: Instant) -> Result<(), StorageError> {
+        while self.trimming > 0 || self.preparing {
             let done = self.lane.wait();
             self.take_in(done, now)?;
         }

@@ -387,7 +387,7 @@ impl Vault {
             self.retry_pending(Now::read())?;
         }
         self.checkpoint_now(now)?;
-        Ok(self.journal.finish_trims(now.mono)?)
+        Ok(self.journal.finish(now.mono)?)
     }
 }
 
