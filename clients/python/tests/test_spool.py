@@ -459,6 +459,22 @@ class Trouble(SpoolCase):
         self.assertEqual(client.log([{"n": 1}], lot_id="L").records, 1)
         client.close()
 
+    def test_a_warning_names_the_line_of_the_program_that_logged(self):
+        self.place.stop()
+        self.client().log([{"n": 0}], lot_id="L")
+        self.environment(LOTLOG_SOCKET=self.place.socket, LOTLOG_SPOOL_DIR=self.spool)
+        dropin = lotlog.dropin.default_client()
+        self.addCleanup(dropin.close, 0.1)
+        dropin._timeout = 0.2
+        lotlog.log_predictions([{"sku_local": 1}], {"lot_id": "L"}, None)
+
+        async def work():
+            async with AsyncClient(self.place.socket, timeout=0.2, on_failure="spool", spool_dir=self.spool) as client:
+                await client.log([{"n": 0}], lot_id="L")
+
+        asyncio.run(work())
+        self.assertEqual([warning.filename for warning in self.told], [__file__] * 3)
+
     def test_the_end_of_the_process_spools_what_is_pending_within_two_seconds(self):
         code = (
             "import sys, lotlog\n"

@@ -56,7 +56,7 @@ def environment_mode() -> str:
         message = f"LOTLOG_MODE is {mode!r}, which is none of {', '.join(_MODES)}"
         if is_strict():
             raise ValueError(message)
-        say(f"lotlog: {message}, so batches go to the daemon as with on", 4)
+        say(f"lotlog: {message}, so batches go to the daemon as with on")
         return "on"
     return mode
 
@@ -106,7 +106,7 @@ class Core:
             except OSError as error:  # that is no reason to lose what can be spooled
                 if on_failure == "raise":
                     raise
-                say(f"lotlog: no daemon can be asked: {error}", 3)
+                say(f"lotlog: no daemon can be asked: {error}")
         if self._mode != "off" and (on_failure == "spool" or self._mode == "spool"):
             self._spool = Spool(os.fspath(spool_dir) if spool_dir is not None else _places.spool_dir())
         self._driver = Driver(path, self._session, self._settle)
@@ -412,7 +412,7 @@ class Core:
             _lives.idle(self)
         while self._to_say:
             message = self._to_say.pop(0)
-            say(message, 4)
+            say(message)
         while self._to_call:
             receipt = self._to_call.pop()
             callbacks, receipt._callbacks = receipt._callbacks, []
@@ -420,7 +420,7 @@ class Core:
                 try:
                     callback(receipt)
                 except Exception as error:  # its own affair: neither the call that it happens in nor others' callbacks suffer
-                    say(f"lotlog: {callback!r}, called with a receipt, failed, and the client went on: {error!r}", 4)
+                    say(f"lotlog: {callback!r}, called with a receipt, failed, and the client went on: {error!r}")
 
     def _unsettled(self, time_given: float) -> Unreachable:
         """What ``flush`` raises."""

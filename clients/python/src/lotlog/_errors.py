@@ -67,10 +67,14 @@ class LotlogWarning(UserWarning):
     """Something that the program should know of, but that must not stop it."""
 
 
-def say(message: str, stack_level: int) -> None:
-    """Warns, which must not stop what is being done: not where warnings are errors, nor where nothing can be written."""
+def say(message: str) -> None:
+    """Warns, at the line of the program that called this package. That must not stop what is being done: not where warnings are
+    errors, nor where nothing can be written."""
     try:
-        warnings.warn(message, LotlogWarning, stacklevel=stack_level + 1)
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+            level, frame = level + 1, frame.f_back
+        warnings.warn(message, LotlogWarning, stacklevel=level)
     except Exception:
         try:
             print(message, file=sys.stderr)

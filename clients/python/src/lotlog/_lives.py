@@ -62,7 +62,7 @@ def _flush_all() -> None:
         try:
             client._at_exit(now + max(0.0, deadline - now) / (len(clients) + 1))
         except Exception as error:  # the others are flushed all the same
-            say(f"lotlog: a client could not be flushed at the process's end: {error!r}", 1)
+            say(f"lotlog: a client could not be flushed at the process's end: {error!r}")
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -107,4 +107,4 @@ def _warn_once(message: str) -> None:
     if _has_warned:
         return
     _has_warned = True
-    say(message, 3)
+    say(message)
