@@ -11,6 +11,7 @@ use crate::door::{self, BindError};
 use crate::scrape;
 use crate::shelf;
 use crate::storage::Dir;
+use crate::systemd;
 use crate::verify;
 
 /// One thing that was looked at.
@@ -137,6 +138,10 @@ fn space(config: &Config) -> Result<String, String> {
 
 fn socket(config: &Config) -> Result<String, String> {
     let path = &*config.socket;
+    // What knocks at a socket of systemd's waits there for the daemon, whose start would be tried again for that alone.
+    if systemd::is_parent() && path.exists() {
+        return Ok(format!("{}, whoever listens there", path.display()));
+    }
     match door::look_at_socket(path) {
         Err(BindError::InUse(_)) if door::is_for_activation(path) => {
             return Ok(format!("{}, where systemd listens until the daemon does", path.display()));

@@ -42,6 +42,11 @@ pub fn extend_start(status: &str) {
     notify(&[NotifyState::ExtendTimeoutUsec(EXTENSION.as_micros() as u32), NotifyState::Status(status)]);
 }
 
+/// Whether the system's systemd has started this process, as a part of a service.
+pub fn is_parent() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some() && rustix::process::getppid().is_some_and(|pid| pid.is_init())
+}
+
 /// The socket that systemd listens on for us, if it does. Before any thread is started, because it clears the
 /// environment of it.
 ///
