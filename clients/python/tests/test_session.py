@@ -176,7 +176,7 @@ class Rules(unittest.TestCase):
         daemon.take(lines[1])
         session.connection_lost("gone", True, 0.0)
         name = session.name
-        for under, seq, given_up in session.abandon():
+        for under, seq, given_up in session.given_up():
             reply = daemon.take(line(under, seq, given_up.body))
             self.assertEqual(reply.get("duplicate", False), (under, seq) == (name, 2), reply)
         self.assertEqual(sorted(daemon.stored), [0, 1, 2, 99])

@@ -449,6 +449,40 @@ class Trouble(SpoolCase):
         self.assertEqual(sum(receipt.spooled for receipt in receipts), 2)
         self.assertEqual(client.stats()["lost"], 3)
 
+    def test_of_what_is_given_up_together_a_full_spool_keeps_what_it_has_room_for(self):
+        client = self.client()
+        self.place.freeze()
+        receipts = [client.log([{"n": n, "pad": "x" * 1000}], lot_id="L", wait=False) for n in range(5)]
+        client._spool.max_bytes = 4000
+        client.flush(0.1)
+        self.assertEqual([receipt.spooled for receipt in receipts], [True] * 3 + [False] * 2)
+        self.assertIn("2 batches", str(receipts[4].error))
+        self.assertEqual((client.stats()["spooled"], client.stats()["lost"]), (3, 2))
+
+    def test_an_interrupt_while_the_spool_is_written_loses_nothing(self):
+        client = self.client()
+        self.place.freeze()
+        for n in range(50):
+            client.log([{"n": n}], lot_id="L", wait=False)
+        for interrupted in ("fsync", "rename"):
+            call = getattr(os, interrupted)
+
+            def interrupt(*arguments, call=call):
+                call(*arguments)
+                raise KeyboardInterrupt
+
+            setattr(os, interrupted, interrupt)
+            try:
+                with self.assertRaises(KeyboardInterrupt):
+                    client.flush(0.1)
+            finally:
+                setattr(os, interrupted, call)
+        client.flush(0.1)
+        self.assertEqual(client.stats()["pending"], 0)
+        self.place.thaw()
+        client.log([{"n": 50}], lot_id="L", timeout=20)
+        self.assertEqual(self.seen(), list(range(51)))
+
     def test_warn_loses_the_batch_with_a_warning_and_counts_it(self):
         client = lotlog.Client(self.place.socket, timeout=0.2, on_failure="warn")
         self.place.stop()

@@ -278,23 +278,25 @@ class Core:
         fatal = session.fatal
         why = session.trouble or f"the daemon at {self._driver.link.path} gave no answer"
         self._driver.lose(f"given up after {timeout:g} s", True, time.monotonic())
-        given_up = session.abandon()
+        given_up = session.given_up()
         if self._on_failure != "raise":
             self._impatient = True
         if self._spool is not None and self._on_failure == "spool":
-            self._keep([line(name, seq, batch.body) for name, seq, batch in given_up], [batch for _, _, batch in given_up], why)
+            # Into the spool before it leaves the session: an interrupt in the midst of it loses nothing, and both have the number.
+            kept, error = self._spool.write([line(name, seq, batch.body) for name, seq, batch in given_up])
+            session.abandon()
+            self._was_kept([batch for _, _, batch in given_up], kept, error, why)
             return
+        session.abandon()
         for _, _, batch in given_up:
-            error: Exception
             if fatal is not None and not batch.maybe_stored:
-                error = fatal
+                self._not_stored(batch, fatal)
             elif batch.maybe_stored:
                 self._counts["unknown"] += 1
-                error = Unreachable(f"no answer in {timeout:g} s, so the batch may be stored or not: {why}", True)
+                text = f"no answer in {timeout:g} s, so the batch may be stored or not: {why}"
+                self._not_stored(batch, Unreachable(text, True))
             else:
                 self._lost(batch, Unreachable(f"not stored in {timeout:g} s: {why}"))
-                continue
-            self._not_stored(batch, error)
 
     def _lost(self, batch: Batch, error: Exception) -> None:
         self._counts["lost"] += 1
@@ -326,37 +328,31 @@ class Core:
         """Right into the spool, under a session of their own."""
         batches = [Batch(body.text, body.records, receipt) for body in bodies]
         name = Session().name
-        self._keep([line(name, at, batch.body) for at, batch in enumerate(batches, 1)], batches, "")
-
-    def _keep(self, lines: List[bytes], batches: List[Batch], why: str) -> None:
-        if not batches:
-            return
         assert self._spool is not None
-        records = sum(batch.records for batch in batches)
-        try:
-            self._spool.write(lines)
-        except OSError as error:
-            failure = SpoolError(
-                f"{len(batches)} batches could neither be delivered nor be spooled in {self._spool.directory} "
-                f"({error}), so they are lost; make room there, or name another place with LOTLOG_SPOOL_DIR"
-            )
-            for batch in batches:
-                self._lost(batch, failure)
-            return
-        self._spool_waits = self._mode == "on"
-        self._counts["spooled"] += len(batches)
-        self._counts["spooled_records"] += records
-        if why:
-            self._warn(
-                "spooled",
-                f"{len(batches)} batches are kept in {self._spool.directory} until the daemon takes them: {why}",
-            )
-        for batch in batches:
+        kept, error = self._spool.write([line(name, at, batch.body) for at, batch in enumerate(batches, 1)])
+        self._was_kept(batches, kept, error, "")
+
+    def _was_kept(self, batches: List[Batch], kept: int, error: Optional[OSError], why: str) -> None:
+        """The first ``kept`` batches are in the spool; the others could not be kept there."""
+        assert self._spool is not None
+        if kept:
+            self._spool_waits = self._mode == "on"
+            if why:
+                self._warn("spooled", f"{kept} batches are kept in {self._spool.directory} until the daemon takes them: {why}")
+        for batch in batches[:kept]:
+            self._counts["spooled"] += 1
+            self._counts["spooled_records"] += batch.records
             receipt = batch.receipt
             if receipt is not None:
                 receipt._was_spooled()
                 if receipt._callbacks and receipt.done():
                     self._to_call.append(receipt)
+        for batch in batches[kept:]:
+            text = (
+                f"{len(batches) - kept} batches could neither be delivered nor be spooled in {self._spool.directory} "
+                f"({error}), so they are lost; make room there, or name another place with LOTLOG_SPOOL_DIR"
+            )
+            self._lost(batch, SpoolError(text))
 
     def _delivery(self, wait: bool) -> Optional[Delivery]:
         """What delivers the spool; None where that is of no use, because nobody listens, or did not answer just now. Raises

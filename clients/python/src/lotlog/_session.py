@@ -316,13 +316,16 @@ class Session:
         self.settled += len(gone)
         return gone, left
 
-    def abandon(self) -> List[Tuple[str, int, Batch]]:
-        """Gives everything pending up, with the session and number that it must be sent under, if ever, and begins a new
-        session. The connection must be gone."""
-        given_up = [(self.name, self.base_seq + at, batch) for at, batch in enumerate(self.pending)]
+    def given_up(self) -> List[Tuple[str, int, Batch]]:
+        """Everything pending, with the session and number that it must be sent under, if ever, were it given up now. The
+        connection must be gone."""
+        found = [(self.name, self.base_seq + at, batch) for at, batch in enumerate(self.pending)]
         name = str(uuid.uuid4())
-        given_up += [(name, at, batch) for at, batch in enumerate(self._displaced, 1)]
-        self.settled += len(given_up)
+        return found + [(name, at, batch) for at, batch in enumerate(self._displaced, 1)]
+
+    def abandon(self) -> None:
+        """Gives everything pending up, and begins a new session."""
+        self.settled += len(self.pending) + len(self._displaced)
         self.pending.clear()
         self._displaced = []
         self.pending_bytes = 0
@@ -333,4 +336,3 @@ class Session:
         self.not_before = 0.0
         self.fatal = None
         self.trouble = ""
-        return given_up

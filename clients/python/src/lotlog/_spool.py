@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from typing import List, NamedTuple, Optional, Set
+from typing import Iterator, List, NamedTuple, Optional, Set, Tuple
 
 #: One file, at most, in bytes; one batch is always allowed.
 MAX_FILE_BYTES = 4 << 20
@@ -56,24 +56,20 @@ class Spool:
         #: The last file that was written here, and by which process.
         self._newest = (0, "")
 
-    def write(self, lines: List[bytes]) -> None:
-        """Keeps request lines, in this order, behind all that were written before. Raises OSError; nothing of a file that
-        could not be written whole is left."""
-        os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        used = self._used_about()
-        group: List[bytes] = []
-        size = 0
-        for text in lines:
-            if used + size + len(text) > self.max_bytes:
-                raise OSError(f"the spool in {self.directory} has reached {self.max_bytes} bytes")
-            if group and size + len(text) > MAX_FILE_BYTES:
+    def write(self, lines: List[bytes]) -> Tuple[int, Optional[OSError]]:
+        """Keeps request lines, in this order, behind all that were written before: how many of them, and why no more. Nothing of
+        a file that could not be written whole is left."""
+        kept = 0
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            for group in _groups(lines, self.max_bytes - self._used_about()):
                 self._write_new(group)
-                used += size
-                group, size = [], 0
-            group.append(text)
-            size += len(text)
-        if group:
-            self._write_new(group)
+                kept += len(group)
+        except OSError as error:
+            return kept, error
+        if kept < len(lines):
+            return kept, OSError(f"the spool in {self.directory} has reached {self.max_bytes} bytes")
+        return kept, None
 
     def _write_new(self, lines: List[bytes]) -> None:
         name = self._new_name()
@@ -241,6 +237,23 @@ class Spool:
                     os.unlink(path)
             except OSError:
                 pass
+
+
+def _groups(lines: List[bytes], room: int) -> Iterator[List[bytes]]:
+    """What goes into one file each, as far as there is room."""
+    group: List[bytes] = []
+    size = 0
+    for text in lines:
+        room -= len(text)
+        if room < 0:
+            break
+        if group and size + len(text) > MAX_FILE_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(text)
+        size += len(text)
+    if group:
+        yield group
 
 
 def _private(path: str, flags: int) -> int:
