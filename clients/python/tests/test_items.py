@@ -90,7 +90,19 @@ class Forms(TestCase):
         scalars = [numpy.int64(1), numpy.float64(2.5), numpy.float32(0.5), numpy.uint8(3), numpy.bool_(True), numpy.array(4.0)]
         self.check([{"sku_local": s, "est_price_mu": s} for s in scalars],
                    [(1, 1.0), (2.5, 2.5), (0.5, 0.5), (3, 3.0), (True, 1.0), (4.0, 4.0)])  # fmt: skip
-        for missing in (numpy.float64("nan"), numpy.float32("nan"), numpy.datetime64("NaT", "ns")):
+        for missing in (numpy.float64("nan"), numpy.float32("nan")):
+            self.check([{"sku_local": missing, "est_price_mu": missing}], [(None, None)])
+
+    @unittest.skipIf(numpy is None, "numpy is not installed")
+    def test_no_moment_of_numpy_is_missing_whatever_its_unit(self):
+        for unit in ("D", "h", "s", "ms", "us", "ns"):
+            missing, epoch = numpy.datetime64("NaT", unit), numpy.datetime64("1970-01-01", unit)
+            for items in ([{"sku_local": missing}, {"sku_local": epoch}], {"sku_local": numpy.array([missing, epoch])}):
+                found = json.loads(_json.dumps_rows(_tables.rows_of(items).rows))
+                self.assertEqual([str(row["sku_local"])[:10] for row in found], ["None", "1970-01-01"], (unit, items))
+            for dumps in (_json.dumps, _json.dumps_exactly):
+                nested = json.loads(dumps({"v": numpy.array([missing, epoch])}))["v"]
+                self.assertEqual([str(value)[:10] for value in nested], ["None", "1970-01-01"], (unit, dumps))
             self.check([{"sku_local": missing, "est_price_mu": missing}], [(None, None)])
 
     @unittest.skipIf(pandas is None, "pandas is not installed")

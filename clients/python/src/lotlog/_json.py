@@ -80,6 +80,8 @@ def _substitute(value: Any) -> Any:
     if kind.__module__.partition(".")[0] == "numpy" and name in ("datetime64", "timedelta64"):
         text = str(value)
         return None if text == "NaT" else text
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):  # of some units, tolist makes mere integers
+        return list(value) if value.ndim else value[()]
     to_list = getattr(value, "tolist", None) or getattr(value, "to_pylist", None) or getattr(value, "to_list", None)
     if to_list is not None:  # numpy scalars and arrays, tensors, Series
         plain = to_list()
@@ -176,7 +178,11 @@ if _orjson is not None:
             return dumps_exactly(rows)
         if may_hold_infinity and _holds_null(text) and _may_hold_infinity(rows, text):
             return dumps_exactly(rows)
-        return text
+        return dumps_exactly(rows) if _may_hold_nat(text) else text
+
+    def _may_hold_nat(text: bytes) -> bool:
+        """orjson writes numpy's NaT as a moment, which depends on its unit."""
+        return b"-" in text and (b'"1970-01-01T00:00:00"' in text or b'"1677-09-21T00:12:43.145224"' in text)
 
     def _holds_null(text: bytes) -> bool:
         # Searched from the end, which takes a third of the time of `in`. Without a list inside, a null follows a key.
@@ -188,7 +194,7 @@ if _orjson is not None:
             text = _fast_dumps(value, substitute, _FAST_OPTIONS)
         except Exception:
             return dumps_exactly(value)
-        return dumps_exactly(value) if b"null" in text else text
+        return dumps_exactly(value) if b"null" in text or _may_hold_nat(text) else text
 
 else:
     loads = json.loads
