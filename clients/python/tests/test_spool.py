@@ -264,6 +264,28 @@ class Delivery(SpoolCase):
         self.assertEqual(client.log([{"n": 5}], lot_id="L").records, 1)
         self.assertEqual(self.seen(), [0, 1, 2, 3, 4, 5])
 
+    def test_calls_that_do_not_wait_give_way_to_one_that_empties_the_spool_and_to_no_other(self):
+        self.place.stop()
+        client = self.client()
+        client.log([{"n": 0}], lot_id="L")
+        self.place.start()
+        spool = _spool.Spool(self.spool)
+        handle = spool.lock()
+        self.addCleanup(spool.unlock, handle)
+        began = time.monotonic()
+        for n in range(1, 6):
+            os.utime(os.path.join(self.spool, "lock"))  # as after each file
+            client.log([{"n": n}], lot_id="L", wait=False)
+        self.assertGreater(time.monotonic() - began, 5 * 0.2, "it is slower than they are")
+        os.utime(os.path.join(self.spool, "lock"), (0, 0))
+        began = time.monotonic()
+        for n in range(6, 36):
+            client.log([{"n": n}], lot_id="L", wait=False)
+        self.assertLess(time.monotonic() - began, 6, "a quarter of a second each is 7.5")
+        spool.unlock(handle)
+        client.log([{"n": 36}], lot_id="L", timeout=20)
+        self.assertEqual(self.seen(), list(range(37)))
+
     def test_a_coroutine_does_not_overtake_what_another_is_delivering_for_it(self):
         async def work():
             async with AsyncClient(self.place.socket, timeout=20, on_failure="spool", spool_dir=self.spool) as client:

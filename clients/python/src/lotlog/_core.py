@@ -394,7 +394,8 @@ class Core:
         if not self._spool_waits or delivery.may_overtake:
             return True
         self._impatient = self._impatient or not (delivery.answered or delivery.waits_for_lock)
-        self._not_before = time.monotonic() + RETRY_SECONDS
+        if not (delivery.waits_for_lock and self._spool.is_being_emptied()):
+            self._not_before = time.monotonic() + RETRY_SECONDS
         why = delivery.last_trouble or f"the daemon at {self._driver.link.path} gave no answer"
         self._warn("spooled", f"batches are kept in {self._spool.directory}, behind those that lie there, until the daemon takes them: {why}")
         return False

@@ -27,6 +27,7 @@ _LEFTOVER_SECONDS = 3600
 LOOK_EVERY_SECONDS = 1.0
 
 SUFFIX = ".spool"
+_LOCK = "lock"
 _HEAD = re.compile(rb'\{"session":"([A-Za-z0-9._:-]{1,64})","seq":([1-9][0-9]{0,18}),')
 _counter = 0
 #: Locks that this process holds.
@@ -177,9 +178,10 @@ class Spool:
         return found
 
     def remove(self, name: str) -> None:
-        """All of the file is delivered."""
+        """All of the file is delivered. Only with the lock."""
         try:
             os.unlink(os.path.join(self.directory, name))
+            os.utime(os.path.join(self.directory, _LOCK))
         except FileNotFoundError:
             pass
         self._used_until = 0.0
@@ -200,10 +202,17 @@ class Spool:
         self._sync_directory()
         return True
 
+    def is_being_emptied(self) -> bool:
+        """Whether who holds the lock has delivered a file just now."""
+        try:
+            return abs(time.time() - os.stat(os.path.join(self.directory, _LOCK)).st_mtime) < LOOK_EVERY_SECONDS
+        except OSError:
+            return False
+
     def lock(self) -> Optional[int]:
         """The right to deliver, which one process has at a time; None where another has it. Give it to :meth:`unlock`."""
         try:
-            handle = os.open(os.path.join(self.directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(os.path.join(self.directory, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
