@@ -155,14 +155,29 @@ def read_lot(data_dir, lot):
 
     Rotated files that the daemon has compressed are not among them: ``lotlog cat`` reads those too.
     """
-    paths = sorted(glob.glob(os.path.join(data_dir, "archive", f"lot={lot}", "*.jsonl")))
-    paths += glob.glob(os.path.join(data_dir, "lots", f"{lot}.jsonl"))
-    records = []
-    for path in paths:
-        with open(path, "rb") as file:
-            text = file.read()
-        records += [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
-    return records
+    current = os.path.join(data_dir, "lots", f"{lot}.jsonl")
+    while True:
+        before = inode(current)
+        paths = sorted(glob.glob(os.path.join(data_dir, "archive", f"lot={lot}", "*.jsonl")))
+        try:
+            texts = [read(path) for path in paths + ([current] if before else [])]
+        except FileNotFoundError:
+            continue
+        if inode(current) == before:  # else it was rotated meanwhile
+            break
+    return [json.loads(line) for text in texts for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+
+def inode(path):
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return None
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
 
 
 if __name__ == "__main__":
