@@ -6,13 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::apply::{PENDING_PATIENCE, by_lot};
 use crate::batch::{Code, Durability, Outcome, Refusal};
-use crate::queue::GROUP_BYTES;
 use crate::vault::{Now, Staged, Vault, VaultError, unavailable};
 
-/// Most journalled bytes that wait for their sync behind the one under way: no group is taken until that ends.
-pub const UNSYNCED_BYTES: u64 = 8 << 20;
-// A group fits into what may wait for a sync, so that a commit never splits one for its size alone.
-const _: () = assert!(GROUP_BYTES as u64 <= UNSYNCED_BYTES);
+/// Most journalled bytes that wait for their sync behind the one under way: no group is taken until that ends. As many
+/// batches are in memory then, and those that the sync before covered.
+pub const UNSYNCED_BYTES: u64 = 4 << 20;
 /// So many journalled bytes begin a sync although nobody waits for it yet: the disk has it easier with little
 /// and often, and what waits takes memory.
 const SYNC_BYTES: u64 = 2 << 20;
