@@ -15,6 +15,7 @@ from ._encode import Body
 from ._errors import LotlogError, Refused, SpoolError, Unencodable, Unreachable, say
 from ._json import loads
 from ._link import Link
+from ._mode import environment_mode
 from ._receipt import Receipt
 from ._session import Batch, Session, Settled, line
 from ._spool import Spool
@@ -38,7 +39,6 @@ _READ_AT_BATCHES = 240
 Path = Union[str, "os.PathLike[str]"]
 Bounded = TypeVar("Bounded", bound="BoundContext")
 
-_MODES = ("on", "off", "spool")
 _ON_FAILURE = ("raise", "warn", "spool")
 _ACKS = (None, "synced", "written")
 _COUNTED = (
@@ -46,24 +46,6 @@ _COUNTED = (
     "delivered_records", "lost", "lost_records", "unknown", "forgotten",
     "unencodable",
 )  # fmt: skip
-
-
-def environment_mode() -> str:
-    """``LOTLOG_MODE``: on, off or spool. Whatever else stands there is taken for ``on``, with a warning: a batch that somebody
-    did not want does less harm than one that is not there."""
-    mode = os.environ.get("LOTLOG_MODE", "").strip().lower() or "on"
-    if mode not in _MODES:
-        message = f"LOTLOG_MODE is {mode!r}, which is none of {', '.join(_MODES)}"
-        if is_strict():
-            raise ValueError(message)
-        say(f"lotlog: {message}, so batches go to the daemon as with on")
-        return "on"
-    return mode
-
-
-def is_strict() -> bool:
-    """``LOTLOG_STRICT``: the drop-in raises what goes wrong, and settings that are wrong are refused."""
-    return os.environ.get("LOTLOG_STRICT", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 class Core:

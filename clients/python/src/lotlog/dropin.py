@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from ._core import Path, is_strict
+from ._core import Path
 from ._errors import Unencodable, say
 from ._json import fields, is_missing
+from ._mode import is_strict
 from ._tables import Rows, rows_of
 from .client import Client
 
